@@ -1,0 +1,3 @@
+"""Recommenders whose embedding tables are sparse."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,270 @@
+"""What every recommender is: an estimator that turns histories into queries and queries into item scores."""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import scipy.sparse as sp
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from recsparse.errors import ConfigError, DataError, FormatError
+from recsparse.files import atomic_directory
+from recsparse.interactions.interactions import ITEM, USER, Interactions
+from recsparse.kernels.topk import NO_ITEM, top_k
+
+FORMAT_VERSION = 1
+
+WARM, FOLDED_IN, COLD = "warm", "folded-in", "cold"
+"""A recommendation's status: the user was trained on; a history was given; neither is there."""
+
+Scores = npt.NDArray[np.float32]
+Queries = Any
+"""What a model's ``fold_in`` gives, one row a user: (B, D) float32 of factor models, a CSR of item-item models."""
+
+
+class Recommender(BaseEstimator, ABC):
+    """Base of all models: scikit-learn's conventions, original ids at the boundary, rows inside.
+
+    A model ranks by ``scores(fold_in(histories))``. A user of the training data is *warm*, a history given later is
+    *folded in*, and who has neither is *cold*: the most popular items answer, and ``status`` says so.
+
+    Attributes:
+        items_: the training items, ``item_id`` and features, in column order.
+        users_: the training users, ``user_id`` and features, in row order.
+        history_: what the model was fitted on, (U, I) CSR.
+        popularity_: interactions per item, float32 (I,); the ranking of cold users.
+    """
+
+    kind: ClassVar[str]
+    """The name under which files and configurations know the class."""
+
+    items_: pa.Table
+    users_: pa.Table
+    history_: sp.csr_array
+    popularity_: npt.NDArray[np.float32]
+
+    def fit(self, interactions: Interactions | sp.csr_array) -> Self:
+        """Learn from interactions (or a bare CSR, whose row numbers become the ids)."""
+        if not isinstance(interactions, Interactions):
+            interactions = Interactions.from_csr(interactions)
+        if interactions.nnz == 0:
+            raise DataError("There are no interactions to learn from; the matrix is empty.")
+        self.items_, self.users_, self.history_ = interactions.items, interactions.users, interactions.matrix
+        self.popularity_ = np.bincount(interactions.matrix.indices, minlength=interactions.shape[1]).astype(np.float32)
+        self._fit(interactions)
+        return self
+
+    @abstractmethod
+    def _fit(self, interactions: Interactions) -> None:
+        """Learn; ``items_``, ``users_``, ``history_`` and ``popularity_`` are set already."""
+
+    @abstractmethod
+    def _fold_in(self, histories: sp.csr_array) -> Queries:
+        """Represent users by (B, I) histories over the training items."""
+
+    @abstractmethod
+    def scores(self, queries: Queries) -> Scores:
+        """Score every item for every query: (B, I) float32, higher is better."""
+
+    @abstractmethod
+    def _save_state(self, directory: Path) -> None:
+        """Write what was learned into ``directory``."""
+
+    @abstractmethod
+    def _load_state(self, directory: Path) -> None:
+        """Read what ``_save_state`` wrote."""
+
+    def fold_in(self, histories: Interactions | sp.csr_array) -> Queries:
+        """Represent users by their histories alone, without a refit.
+
+        Args:
+            histories: interactions of any users over any items (matched by id; unknown items are left out), or a CSR
+                over this model's items.
+
+        Returns:
+            One query a user, for :meth:`scores`.
+        """
+        return self._fold_in(self._histories(histories))
+
+    def recommend(
+        self, users: Any = None, k: int = 10, *, histories: Interactions | None = None, exclude_seen: bool = True
+    ) -> pd.DataFrame:
+        """The ``k`` best items for each user.
+
+        Args:
+            users: original ids, of training users or, with ``histories``, of users there; all of them by default.
+            k: how many items.
+            histories: interactions to represent the users by, instead of those trained on.
+            exclude_seen: leave out the items of the user's history.
+
+        Returns:
+            Columns user_id, item_id, rank (from 1), score (float32) and status (warm, folded-in, cold). A user with
+            no history gets the most popular items. Fewer than ``k`` lines where fewer items remain.
+
+        Example:
+            >>> from recsparse.models import Popularity
+            >>> model = Popularity().fit(sp.csr_array([[1, 1, 0], [0, 1, 0]]))
+            >>> model.recommend([1], k=1)
+               user_id  item_id  rank  score status
+            0        1        0     1    1.0   warm
+        """
+        check_is_fitted(self, "items_")
+        if not isinstance(k, int | np.integer) or k < 1:
+            raise ConfigError(f"k is {k!r}; it must be a whole number of at least 1.")
+        source = Interactions(self.history_, self.users_, self.items_)
+        if histories is not None:
+            source = histories.with_items(self.items_)
+        ids = source.user_ids if users is None else np.asarray(users)
+        rows = source.user_rows(ids)
+        blocks = list(self._recommend_blocks(source.matrix, rows, min(int(k), source.shape[1]), exclude_seen))
+        items = np.concatenate([block[0] for block in blocks])
+        scores = np.concatenate([block[1] for block in blocks])
+        cold = np.concatenate([block[2] for block in blocks])
+        status = np.where(cold, COLD, WARM if histories is None else FOLDED_IN)
+        line = items != NO_ITEM
+        lines = line.sum(axis=1)
+        return pd.DataFrame({
+            USER: np.repeat(ids, lines),
+            ITEM: Interactions(self.history_, self.users_, self.items_).item_ids[items[line]],
+            "rank": np.nonzero(line)[1].astype(np.int32) + 1,
+            "score": scores[line],
+            "status": np.repeat(status, lines),
+        })
+
+    def _recommend_blocks(
+        self, matrix: sp.csr_array, rows: npt.NDArray[np.int64], k: int, exclude_seen: bool, block: int = 1024
+    ) -> Iterator[tuple[npt.NDArray[np.int32], Scores, npt.NDArray[np.bool_]]]:
+        for start in range(0, max(len(rows), 1), block):
+            taken = rows[start : start + block]
+            history = _rows_or_empty(matrix, taken)
+            cold = np.diff(history.indptr) == 0
+            scores = np.ascontiguousarray(self.scores(self._fold_in(history)), dtype=np.float32)
+            scores[cold] = self.popularity_
+            seen = history if exclude_seen else sp.csr_array(history.shape, dtype=np.float32)
+            items, values = top_k(scores, k, seen.indptr, seen.indices)
+            yield items, values, cold
+
+    def score_pairs(self, users: Any, items: Any) -> Scores:
+        """Score training users against items, pair by pair, by original ids: float32, NaN where an id is unknown."""
+        check_is_fitted(self, "items_")
+        source = Interactions(self.history_, self.users_, self.items_)
+        user_rows, item_rows = source.user_rows(users), source.item_rows(items)
+        if user_rows.shape != item_rows.shape:
+            raise DataError(f"There are {len(user_rows)} users for {len(item_rows)} items; give one item a user.")
+        result = np.full(len(user_rows), np.nan, dtype=np.float32)
+        known = np.flatnonzero((user_rows >= 0) & (item_rows >= 0))
+        distinct, position = np.unique(user_rows[known], return_inverse=True)
+        order = np.argsort(position, kind="stable")
+        bounds = np.searchsorted(position[order], np.arange(0, len(distinct) + 1024, 1024))
+        for number, (start, stop) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+            pairs = order[start:stop]
+            block = self.scores(self._fold_in(source.matrix[distinct[number * 1024 : (number + 1) * 1024]]))
+            result[known[pairs]] = block[position[pairs] - number * 1024, item_rows[known[pairs]]]
+        return result
+
+    def save(self, directory: str | Path, *, overwrite: bool = False) -> None:
+        """Write the fitted model: JSON, Parquet and safetensors, never pickle; whole or not at all."""
+        check_is_fitted(self, "items_")
+        with atomic_directory(Path(directory), overwrite=overwrite) as partial:
+            pq.write_table(self.items_, partial / "items.parquet")
+            pq.write_table(self.users_, partial / "users.parquet")
+            history = self.history_
+            save_file(
+                {"indptr": history.indptr, "indices": history.indices, "data": history.data},
+                partial / "history.safetensors",
+            )
+            self._save_state(partial)
+            header = {
+                "format": "recsparse-model",
+                "format_version": FORMAT_VERSION,
+                "kind": self.kind,
+                "params": self.get_params(),
+                "items_digest": items_digest(self.items_),
+            }
+            (partial / "model.json").write_text(json.dumps(header, indent=2))
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Self:
+        """Read what :meth:`save` wrote. Called on a subclass it refuses another kind; on the base it takes any."""
+        directory = Path(directory)
+        header = _read_header(directory / "model.json")
+        kinds = {subclass.kind: subclass for subclass in _subclasses(cls)}
+        if header["kind"] not in kinds:
+            raise FormatError(f"{directory} holds a {header['kind']!r} model; this reads {sorted(kinds)}.")
+        model = kinds[header["kind"]](**header["params"])
+        try:
+            model.items_ = pq.read_table(directory / "items.parquet")
+            model.users_ = pq.read_table(directory / "users.parquet")
+            history = load_file(directory / "history.safetensors")
+        except (OSError, pa.ArrowInvalid, SafetensorError) as error:
+            raise FormatError(f"{directory} is damaged ({error}); save the model again.") from error
+        if items_digest(model.items_) != header["items_digest"]:
+            raise FormatError(f"{directory}/items.parquet is not the catalogue this model was saved with.")
+        shape = (model.users_.num_rows, model.items_.num_rows)
+        model.history_ = sp.csr_array((history["data"], history["indices"], history["indptr"]), shape=shape)
+        model.popularity_ = np.bincount(history["indices"], minlength=shape[1]).astype(np.float32)
+        model._load_state(directory)
+        return model
+
+    def _histories(self, histories: Interactions | sp.csr_array) -> sp.csr_array:
+        check_is_fitted(self, "items_")
+        if isinstance(histories, Interactions):
+            return histories.with_items(self.items_).matrix
+        if histories.shape[1] != self.items_.num_rows:
+            raise DataError(
+                f"The histories have {histories.shape[1]} items, the model {self.items_.num_rows}; "
+                "pass Interactions to match them by id."
+            )
+        return sp.csr_array(histories, dtype=np.float32)
+
+
+def items_digest(items: pa.Table) -> str:
+    """Identify a catalogue: SHA-256 over its item ids in order."""
+    digest = hashlib.sha256()
+    for item in items[ITEM].to_pylist():
+        digest.update(f"{item!r}\n".encode())
+    return digest.hexdigest()
+
+
+def _rows_or_empty(matrix: sp.csr_array, rows: npt.NDArray[np.int64]) -> sp.csr_array:
+    """Take rows of a CSR; -1 gives an empty row."""
+    taken = sp.csr_array(matrix[np.maximum(rows, 0)])
+    if (rows >= 0).all():
+        return taken
+    lengths = np.where(rows >= 0, np.diff(taken.indptr), 0)
+    keep = np.repeat(rows >= 0, np.diff(taken.indptr))
+    indptr = np.concatenate([[0], np.cumsum(lengths)])
+    return sp.csr_array((taken.data[keep], taken.indices[keep], indptr), shape=taken.shape)
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    try:
+        header: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise FormatError(f"{path} cannot be read ({error}); is this a saved model's directory?") from error
+    if header.get("format") != "recsparse-model":
+        raise FormatError(f"{path} does not describe a recsparse model.")
+    if header.get("format_version") != FORMAT_VERSION:
+        raise FormatError(
+            f"{path} has format version {header.get('format_version')}; this release reads {FORMAT_VERSION}. "
+            "Upgrade recsparse, or save the model again."
+        )
+    return header
+
+
+def _subclasses(cls: type[Recommender]) -> Iterator[type[Recommender]]:
+    if hasattr(cls, "kind"):
+        yield cls
+    for subclass in cls.__subclasses__():
+        yield from _subclasses(subclass)

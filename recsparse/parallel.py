@@ -1,0 +1,61 @@
+"""One thread pool for every hot loop, with BLAS kept to one thread inside it.
+
+Nested BLAS threading has cost other libraries a factor of 100: each of our threads would start a BLAS team.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+from threadpoolctl import ThreadpoolController
+
+from recsparse.errors import ConfigError
+
+_controller: ThreadpoolController | None = None
+
+
+def resolve_jobs(n_jobs: int | None) -> int:
+    """Turn scikit-learn's ``n_jobs`` into a number of threads: None and -1 mean every core this process may use.
+
+    >>> resolve_jobs(3)
+    3
+    """
+    if n_jobs is None or n_jobs == -1:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if n_jobs < 1:
+        raise ConfigError(f"n_jobs is {n_jobs}; it must be -1 (all cores), None or at least 1.")
+    return n_jobs
+
+
+@contextmanager
+def single_threaded_blas() -> Iterator[None]:
+    """Keep BLAS to one thread while our own pool runs."""
+    global _controller  # noqa: PLW0603 (looking for BLAS libraries takes milliseconds, so it is done once)
+    if _controller is None:
+        _controller = ThreadpoolController()
+    with _controller.limit(limits=1, user_api="blas"):
+        yield
+
+
+def for_ranges(work: Callable[[int, int], None], n: int, *, step: int, n_jobs: int | None = None) -> None:
+    """Call ``work(start, stop)`` over ``range(n)`` in pieces of ``step``, on ``n_jobs`` threads.
+
+    ``work`` must release the GIL (a ``nogil`` kernel, or BLAS) and write only to its own rows: the result then does
+    not depend on the number of threads.
+
+    >>> rows = []
+    >>> for_ranges(lambda start, stop: rows.append((start, stop)), 5, step=2, n_jobs=1)
+    >>> rows
+    [(0, 2), (2, 4), (4, 5)]
+    """
+    pieces = [(start, min(start + step, n)) for start in range(0, n, step)]
+    jobs = min(resolve_jobs(n_jobs), len(pieces))
+    with single_threaded_blas():
+        if jobs <= 1:
+            for start, stop in pieces:
+                work(start, stop)
+            return
+        with ThreadPoolExecutor(jobs) as pool:
+            for future in [pool.submit(work, start, stop) for start, stop in pieces]:
+                future.result()
