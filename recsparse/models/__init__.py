@@ -1,0 +1,7 @@
+"""Estimators: fit on interactions, fold in any history, recommend, save."""
+
+from recsparse.models.base import COLD, FOLDED_IN, WARM, Recommender, items_digest
+from recsparse.models.ease import EASE
+from recsparse.models.popularity import Popularity
+
+__all__ = ["COLD", "EASE", "FOLDED_IN", "WARM", "Popularity", "Recommender", "items_digest"]

@@ -4,6 +4,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -33,7 +34,7 @@ Queries = Any
 """What a model's ``fold_in`` gives, one row a user: (B, D) float32 of factor models, a CSR of item-item models."""
 
 
-class Recommender(BaseEstimator, ABC):
+class Recommender(BaseEstimator, ABC):  # type: ignore[misc]
     """Base of all models: scikit-learn's conventions, original ids at the boundary, rows inside.
 
     A model ranks by ``scores(fold_in(histories))``. A user of the training data is *warm*, a history given later is
@@ -97,6 +98,20 @@ class Recommender(BaseEstimator, ABC):
         """
         return self._fold_in(self._histories(histories))
 
+    def queries(self, interactions: Interactions) -> Queries:
+        """Represent users for :meth:`scores`: those trained on by what training gave them, others folded in.
+
+        The same as :meth:`fold_in` but for models that learn a row a user (MF). One query a user, in order; a block of
+        users is a slice of it.
+        """
+        check_is_fitted(self, "items_")
+        rows = Interactions(self.history_, self.users_, self.items_).user_rows(interactions.user_ids)
+        return self._represent(rows, self._histories(interactions))
+
+    def _represent(self, rows: npt.NDArray[np.int64], histories: sp.csr_array) -> Queries:
+        """Represent users by training row (-1: not trained on) or history; who learns a row a user overrides this."""
+        return self._fold_in(histories)
+
     def recommend(
         self, users: Any = None, k: int = 10, *, histories: Interactions | None = None, exclude_seen: bool = True
     ) -> pd.DataFrame:
@@ -127,29 +142,39 @@ class Recommender(BaseEstimator, ABC):
             source = histories.with_items(self.items_)
         ids = source.user_ids if users is None else np.asarray(users)
         rows = source.user_rows(ids)
-        blocks = list(self._recommend_blocks(source.matrix, rows, min(int(k), source.shape[1]), exclude_seen))
+        trained = rows if histories is None else np.full_like(rows, -1)
+        blocks = list(self._recommend_blocks(source.matrix, rows, trained, min(int(k), source.shape[1]), exclude_seen))
         items = np.concatenate([block[0] for block in blocks])
         scores = np.concatenate([block[1] for block in blocks])
         cold = np.concatenate([block[2] for block in blocks])
         status = np.where(cold, COLD, WARM if histories is None else FOLDED_IN)
         line = items != NO_ITEM
         lines = line.sum(axis=1)
-        return pd.DataFrame({
-            USER: np.repeat(ids, lines),
-            ITEM: Interactions(self.history_, self.users_, self.items_).item_ids[items[line]],
-            "rank": np.nonzero(line)[1].astype(np.int32) + 1,
-            "score": scores[line],
-            "status": np.repeat(status, lines),
-        })
+        return pd.DataFrame(
+            {
+                USER: np.repeat(ids, lines),
+                ITEM: Interactions(self.history_, self.users_, self.items_).item_ids[items[line]],
+                "rank": np.nonzero(line)[1].astype(np.int32) + 1,
+                "score": scores[line],
+                "status": np.repeat(status, lines),
+            }
+        )
 
     def _recommend_blocks(
-        self, matrix: sp.csr_array, rows: npt.NDArray[np.int64], k: int, exclude_seen: bool, block: int = 1024
+        self,
+        matrix: sp.csr_array,
+        rows: npt.NDArray[np.int64],
+        trained: npt.NDArray[np.int64],
+        k: int,
+        exclude_seen: bool,
+        block: int = 1024,
     ) -> Iterator[tuple[npt.NDArray[np.int32], Scores, npt.NDArray[np.bool_]]]:
         for start in range(0, max(len(rows), 1), block):
             taken = rows[start : start + block]
             history = _rows_or_empty(matrix, taken)
             cold = np.diff(history.indptr) == 0
-            scores = np.ascontiguousarray(self.scores(self._fold_in(history)), dtype=np.float32)
+            queries = self._represent(trained[start : start + block], history)
+            scores = np.ascontiguousarray(self.scores(queries), dtype=np.float32)
             scores[cold] = self.popularity_
             seen = history if exclude_seen else sp.csr_array(history.shape, dtype=np.float32)
             items, values = top_k(scores, k, seen.indptr, seen.indices)
@@ -167,9 +192,10 @@ class Recommender(BaseEstimator, ABC):
         distinct, position = np.unique(user_rows[known], return_inverse=True)
         order = np.argsort(position, kind="stable")
         bounds = np.searchsorted(position[order], np.arange(0, len(distinct) + 1024, 1024))
-        for number, (start, stop) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+        for number, (start, stop) in enumerate(pairwise(bounds)):
             pairs = order[start:stop]
-            block = self.scores(self._fold_in(source.matrix[distinct[number * 1024 : (number + 1) * 1024]]))
+            users_of_block = distinct[number * 1024 : (number + 1) * 1024]
+            block = self.scores(self._represent(users_of_block, source.matrix[users_of_block]))
             result[known[pairs]] = block[position[pairs] - number * 1024, item_rows[known[pairs]]]
         return result
 
