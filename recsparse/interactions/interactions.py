@@ -76,7 +76,12 @@ class Interactions:
 
     @classmethod
     def from_frame(
-        cls, frame: pd.DataFrame, *, user: str = USER, item: str = ITEM, value: str | None = None,
+        cls,
+        frame: pd.DataFrame,
+        *,
+        user: str = USER,
+        item: str = ITEM,
+        value: str | None = None,
         time: str | None = None,
     ) -> Self:
         """Build from a frame with a line an interaction; of repeated pairs the last line counts.

@@ -1,0 +1,161 @@
+"""The least squares of alternating minimisation: one small symmetric system a row, solved exactly.
+
+For each row r of the side being solved, with the interactions (weights w, rows f of the fixed side's factors F):
+
+    (Σ w f fᵀ + G + reg_r I) x = Σ w f
+
+where G (D, D) is what all rows share. On a support S the same holds for the columns S alone. Systems are built in
+tiles of gathered rows by ssyrk and factorised by sposv, so that nearly all arithmetic runs in BLAS.
+"""
+
+import numba as nb
+import numpy as np
+
+from recsparse.kernels.lapack import add_gram, solve_positive
+
+TILE = 128
+"""Gathered rows that go into one ssyrk call: 64 KiB at 128 columns, half of a level-1 cache line's worth of reuse."""
+
+
+@nb.njit(nogil=True, cache=True)
+def solve_dense(routines, indptr, indices, weights, F, G, reg, out, start, stop):  # type: ignore[no-untyped-def]
+    """Solve rows [start, stop) of ``out`` (R, D); a row without interactions becomes zero."""
+    d = F.shape[1]
+    A = np.empty((d, d), dtype=np.float32)
+    B = np.empty((TILE, d), dtype=np.float32)
+    scalars = np.empty(1, dtype=np.float32)
+    integers = np.empty(3, dtype=np.int32)
+    for row in range(start, stop):
+        x = out[row]
+        x[:] = 0
+        begin, end = indptr[row], indptr[row + 1]
+        if begin == end:
+            continue
+        A[:] = G
+        for j in range(d):
+            A[j, j] += reg[row]
+        for tile in range(begin, end, TILE):
+            n = min(TILE, end - tile)
+            for r in range(n):
+                f = F[indices[tile + r]]
+                w = weights[tile + r]
+                root = np.sqrt(w)
+                for j in range(d):
+                    B[r, j] = root * f[j]
+                    x[j] += w * f[j]
+            add_gram(routines, B, n, A, scalars, integers)
+        if solve_positive(routines, A, x, integers) != 0:
+            x[:] = np.nan
+
+
+@nb.njit(nogil=True, cache=True)
+def solve_dense_from_sparse(routines, indptr, indices, weights, Fp, Fi, Fx, G, reg, out, start, stop):  # type: ignore[no-untyped-def]
+    """The same with the fixed side in CSR form (``Fp``, ``Fi``, ``Fx``): K² instead of D² work an interaction."""
+    d = G.shape[0]
+    A = np.empty((d, d), dtype=np.float32)
+    integers = np.empty(3, dtype=np.int32)
+    for row in range(start, stop):
+        x = out[row]
+        x[:] = 0
+        begin, end = indptr[row], indptr[row + 1]
+        if begin == end:
+            continue
+        A[:] = G
+        for j in range(d):
+            A[j, j] += reg[row]
+        for position in range(begin, end):
+            f = indices[position]
+            w = weights[position]
+            for a in range(Fp[f], Fp[f + 1]):
+                c = w * Fx[a]
+                x[Fi[a]] += c
+                for b in range(a, Fp[f + 1]):
+                    A[Fi[a], Fi[b]] += c * Fx[b]
+        if solve_positive(routines, A, x, integers) != 0:
+            x[:] = np.nan
+
+
+@nb.njit(nogil=True, cache=True)
+def solve_on_support(  # type: ignore[no-untyped-def]
+    routines, indptr, indices, weights, F, G, reg, Sp, Si, values, curvature, start, stop
+):
+    """Solve rows [start, stop) each on its support, columns ``Si[Sp[row]:Sp[row + 1]]``, into ``values`` (nnz of S,).
+
+    Where ``curvature`` has the length of ``values``, it is given 1 / (A⁻¹)_jj, the curvature of the row's loss by one
+    entry when all others adapt; else it is left alone.
+    """
+    widest = 0
+    for row in range(start, stop):
+        widest = max(widest, Sp[row + 1] - Sp[row])
+    matrix = np.empty(widest * widest, dtype=np.float32)
+    buffer = np.empty(TILE * widest, dtype=np.float32)
+    scalars = np.empty(1, dtype=np.float32)
+    integers = np.empty(3, dtype=np.int32)
+    for row in range(start, stop):
+        begin, end = indptr[row], indptr[row + 1]
+        support = Si[Sp[row] : Sp[row + 1]]
+        k = len(support)
+        x = values[Sp[row] : Sp[row + 1]]
+        x[:] = 0
+        if k == 0 or begin == end:
+            continue
+        A = matrix[: k * k].reshape(k, k)
+        B = buffer[: TILE * k].reshape(TILE, k)
+        for i in range(k):
+            for j in range(i, k):
+                A[i, j] = G[support[i], support[j]]
+            A[i, i] += reg[row]
+        for tile in range(begin, end, TILE):
+            n = min(TILE, end - tile)
+            for r in range(n):
+                f = F[indices[tile + r]]
+                w = weights[tile + r]
+                root = np.sqrt(w)
+                for j in range(k):
+                    value = f[support[j]]
+                    B[r, j] = root * value
+                    x[j] += w * value
+            add_gram(routines, B, n, A, scalars, integers)
+        if solve_positive(routines, A, x, integers) != 0:
+            x[:] = np.nan
+        elif len(curvature) > 0:
+            _inverse_curvature(A, curvature[Sp[row] : Sp[row + 1]])
+
+
+@nb.njit(nogil=True, cache=True)
+def _inverse_curvature(R, out):  # type: ignore[no-untyped-def]
+    """1 / diag(A⁻¹) for A = RᵀR, R an upper triangle: (A⁻¹)_jj is the squared norm of row j of R⁻¹."""
+    k = len(out)
+    row = np.empty(k, dtype=np.float32)
+    for j in range(k):
+        row[j] = 1 / R[j, j]
+        total = row[j] * row[j]
+        for c in range(j + 1, k):
+            s = np.float32(0.0)
+            for m in range(j, c):
+                s -= row[m] * R[m, c]
+            row[c] = s / R[c, c]
+            total += row[c] * row[c]
+        out[j] = 1 / total
+
+
+@nb.njit(nogil=True, cache=True)
+def gradient(indptr, indices, weights, F, G, reg, V, out, start, stop):  # type: ignore[no-untyped-def]
+    """Half the loss's derivative by each row: Σ w (f·x - 1) f + (G + reg I) x, without building the matrix.
+
+    ``V`` (R, D) holds the rows x and ``out`` G x on entry (one matrix product for all rows); ``out`` is overwritten.
+    """
+    d = F.shape[1]
+    for row in range(start, stop):
+        x = V[row]
+        g = out[row]
+        for j in range(d):
+            g[j] += reg[row] * x[j]
+        for position in range(indptr[row], indptr[row + 1]):
+            f = F[indices[position]]
+            w = weights[position]
+            error = np.float32(-1.0)
+            for j in range(d):
+                error += f[j] * x[j]
+            for j in range(d):
+                g[j] += w * error * f[j]

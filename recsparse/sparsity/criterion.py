@@ -1,0 +1,100 @@
+"""What ranks the groups: the lower the score, the sooner a group is dropped.
+
+Scores are energies, so that a group's score is the sum over its entries: magnitude at row granularity is the squared
+row norm.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BeforeValidator, Field
+
+from recsparse.sparsity.piece import Piece, named
+
+Array = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a trainer knows about a table when it prunes; what is costly is computed only if the criterion asks.
+
+    Attributes:
+        values: (R, D), the table.
+        counts: (R,), interactions of each row in the training data.
+        gradients: gives (R, D), the loss's derivative by each entry.
+        curvature: gives (R, D), 1 / (A⁻¹)_jj of each row's normal matrix A on the row's support.
+    """
+
+    values: Array
+    counts: Array
+    gradients: Callable[[], Array]
+    curvature: Callable[[], Array]
+
+
+class _Criterion(Piece):
+    @abstractmethod
+    def scores(self, evidence: Evidence) -> Array:
+        """Energies (R, D), to be summed over groups."""
+
+
+class Magnitude(_Criterion):
+    """v²: small entries, or rows of small norm, go first."""
+
+    kind: Literal["magnitude"] = "magnitude"
+
+    def scores(self, evidence: Evidence) -> Array:
+        """v²."""
+        return np.square(evidence.values)
+
+
+class Frequency(_Criterion):
+    """Interactions of the row: rare ids go first. Within a row all entries are equal, so use it for rows."""
+
+    kind: Literal["frequency"] = "frequency"
+
+    def scores(self, evidence: Evidence) -> Array:
+        """The row's count, shared evenly by its entries."""
+        dim = evidence.values.shape[1]
+        return np.repeat(evidence.counts[:, None] / dim, dim, axis=1)
+
+
+class Gradient(_Criterion):
+    """g²: entries the loss does not pull at go first."""
+
+    kind: Literal["gradient"] = "gradient"
+
+    def scores(self, evidence: Evidence) -> Array:
+        """g²."""
+        return np.square(evidence.gradients())
+
+
+class Saliency(_Criterion):
+    """|v g|: the first-order change of the loss when the entry is set to zero (SNIP, Lee et al. 2019, eq. 5)."""
+
+    kind: Literal["saliency"] = "saliency"
+
+    def scores(self, evidence: Evidence) -> Array:
+        """|v g|."""
+        return np.abs(evidence.values * evidence.gradients())
+
+
+class LossIncrease(_Criterion):
+    """v² / (A⁻¹)_jj: how much the row's least-squares loss grows when the entry goes and the rest is solved again.
+
+    The optimal brain surgeon's saliency (Hassibi and Stork 1993, eq. 5), exact for one entry of a quadratic loss.
+    """
+
+    kind: Literal["loss-increase"] = "loss-increase"
+
+    def scores(self, evidence: Evidence) -> Array:
+        """v² / (A⁻¹)_jj."""
+        return np.square(evidence.values) * evidence.curvature()
+
+
+Criterion = Annotated[
+    Magnitude | Frequency | Gradient | Saliency | LossIncrease, Field(discriminator="kind"), BeforeValidator(named)
+]
