@@ -21,7 +21,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from recsparse.errors import ConfigError, DataError, FormatError
 from recsparse.files import atomic_directory
-from recsparse.interactions.interactions import ITEM, USER, Interactions
+from recsparse.interactions.interactions import ITEM, USER, Interactions, Rows
 from recsparse.kernels.topk import NO_ITEM, top_k
 
 FORMAT_VERSION = 1
@@ -108,7 +108,7 @@ class Recommender(BaseEstimator, ABC):  # type: ignore[misc]
         rows = Interactions(self.history_, self.users_, self.items_).user_rows(interactions.user_ids)
         return self._represent(rows, self._histories(interactions))
 
-    def _represent(self, rows: npt.NDArray[np.int64], histories: sp.csr_array) -> Queries:
+    def _represent(self, rows: Rows, histories: sp.csr_array) -> Queries:
         """Represent users by training row (-1: not trained on) or history; who learns a row a user overrides this."""
         return self._fold_in(histories)
 
@@ -143,7 +143,11 @@ class Recommender(BaseEstimator, ABC):  # type: ignore[misc]
         ids = source.user_ids if users is None else np.asarray(users)
         rows = source.user_rows(ids)
         trained = rows if histories is None else np.full_like(rows, -1)
-        blocks = list(self._recommend_blocks(source.matrix, rows, trained, min(int(k), source.shape[1]), exclude_seen))
+        blocks = list(
+            self._recommend_blocks(
+                source.matrix, rows, trained, min(int(k), source.shape[1]), exclude_seen=exclude_seen
+            )
+        )
         items = np.concatenate([block[0] for block in blocks])
         scores = np.concatenate([block[1] for block in blocks])
         cold = np.concatenate([block[2] for block in blocks])
@@ -161,13 +165,7 @@ class Recommender(BaseEstimator, ABC):  # type: ignore[misc]
         )
 
     def _recommend_blocks(
-        self,
-        matrix: sp.csr_array,
-        rows: npt.NDArray[np.int64],
-        trained: npt.NDArray[np.int64],
-        k: int,
-        exclude_seen: bool,
-        block: int = 1024,
+        self, matrix: sp.csr_array, rows: Rows, trained: Rows, k: int, *, exclude_seen: bool, block: int = 1024
     ) -> Iterator[tuple[npt.NDArray[np.int32], Scores, npt.NDArray[np.bool_]]]:
         for start in range(0, max(len(rows), 1), block):
             taken = rows[start : start + block]
