@@ -1,0 +1,193 @@
+"""Where every target stands in its user's full ranking: computed once, in blocks; every metric follows from it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from recsparse.errors import DataError
+from recsparse.interactions.interactions import Interactions
+from recsparse.kernels.metrics import target_ranks
+from recsparse.models.base import Recommender, Scores
+from recsparse.parallel import for_ranges
+
+BLOCK_BYTES = 64 << 20
+"""Scores in memory at a time."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The ranks of each user's targets, best first, among all items the user has not seen.
+
+    Attributes:
+        indptr: (U + 1,) int64; user ``u`` has the entries ``indptr[u]:indptr[u + 1]``.
+        ranks: (nnz,) int64 from 1, ascending within a user. Ties in score: the lower item row stands first.
+        items: (nnz,) int32, the target's item row.
+        candidates: (U,) int64, how many items were ranked: the catalogue less what the user has seen.
+        n_items: the size of the catalogue.
+    """
+
+    indptr: npt.NDArray[np.int64]
+    ranks: npt.NDArray[np.int64]
+    items: npt.NDArray[np.int32]
+    candidates: npt.NDArray[np.int64]
+    n_items: int
+
+    @property
+    def n_users(self) -> int:
+        """Users, those without a target included."""
+        return len(self.candidates)
+
+    @property
+    def targets(self) -> npt.NDArray[np.int64]:
+        """(U,) int64, the number of targets of each user."""
+        return np.diff(self.indptr)
+
+    @property
+    def users(self) -> npt.NDArray[np.int64]:
+        """(nnz,) int64, the user of each entry."""
+        return np.repeat(np.arange(self.n_users), self.targets)
+
+    @property
+    def position(self) -> npt.NDArray[np.int64]:
+        """(nnz,) int64, from 1: the how-manieth of its user's targets an entry is."""
+        return np.arange(1, len(self.ranks) + 1) - self.indptr[:-1].repeat(self.targets)
+
+    def total(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Sum a value an entry into a value a user, (U,) float64."""
+        return np.bincount(self.users, weights=values, minlength=self.n_users).astype(np.float64, copy=False)
+
+    def restrict(self, items: npt.NDArray[np.bool_]) -> "Ranking":
+        """Keep only the targets among ``items`` (a mask over the catalogue); what they compete with stays the same."""
+        keep = items[self.items]
+        counts = np.concatenate([[0], np.cumsum(keep, dtype=np.int64)])
+        return replace(self, indptr=counts[self.indptr], ranks=self.ranks[keep], items=self.items[keep])
+
+    def take_users(self, rows: npt.NDArray[np.int64]) -> "Ranking":
+        """Only these users, in this order."""
+        counts = self.targets[rows]
+        indptr = np.concatenate([[0], np.cumsum(counts)])
+        at = np.arange(indptr[-1]) + np.repeat(self.indptr[rows] - indptr[:-1], counts)
+        return replace(
+            self, indptr=indptr, ranks=self.ranks[at], items=self.items[at], candidates=self.candidates[rows]
+        )
+
+
+def score_blocks(
+    model: Recommender, history: Interactions, *, block_bytes: int = BLOCK_BYTES
+) -> Iterator[tuple[int, int, Scores]]:
+    """Yield ``(start, stop, scores)`` over the users of ``history``, as ``recommend`` would score them.
+
+    A user with an empty history is answered by popularity, as in :meth:`Recommender.recommend`.
+    """
+    matrix = history.with_items(model.items_).matrix
+    n_users, n_items = matrix.shape
+    step = max(1, min(1024, block_bytes // (4 * n_items)))
+    for start in range(0, n_users, step):
+        rows = sp.csr_array(matrix[start : start + step])
+        scores = np.asarray(model.scores(model.fold_in(rows)), dtype=np.float32)
+        cold = np.diff(rows.indptr) == 0
+        if cold.any():
+            scores = np.array(scores)
+            scores[cold] = model.popularity_
+        yield start, start + rows.shape[0], scores
+
+
+def rank_targets(
+    model: Recommender,
+    history: Interactions,
+    target: Interactions,
+    *,
+    seen: Interactions | None = None,
+    n_jobs: int | None = None,
+    block_bytes: int = BLOCK_BYTES,
+) -> Ranking:
+    """Rank every target against the whole catalogue, items seen left out.
+
+    Args:
+        model: fitted; users are represented by ``model.fold_in(history)``.
+        history: what the model may know of each user.
+        target: what it is to find, the same users in the same order.
+        seen: what is left out of each user's candidates; ``history`` by default.
+        n_jobs: threads that rank (the model has its own).
+        block_bytes: scores in memory at a time.
+
+    Raises:
+        DataError: users differ, a target is in the user's seen items or unknown to the model, or a score is NaN.
+
+    Cost: targets x items comparisons, eight a machine instruction; memory ``block_bytes`` and the targets.
+    """
+    _check_users(history, target)
+    seen = history if seen is None else seen
+    _check_users(seen, target)
+    seen_matrix = _sorted(seen.with_items(model.items_).matrix)
+    target_known = target.with_items(model.items_)
+    if target_known.nnz < target.nnz:
+        raise DataError(
+            f"The model's catalogue lacks items of {target.nnz - target_known.nnz} targets; "
+            "evaluate it on the split it was trained for."
+        )
+    target_matrix = _sorted(target_known.matrix)
+    _check_disjoint(seen_matrix, target_matrix, target)
+    n_items = target_matrix.shape[1]
+    ranks = np.empty(target_matrix.nnz, dtype=np.int64)
+    bad = np.zeros(target_matrix.shape[0], dtype=np.bool_)
+    for first, last, scores in score_blocks(model, history, block_bytes=block_bytes):
+        if scores.shape != (last - first, n_items):
+            raise DataError(f"The model scored {scores.shape}; {(last - first, n_items)} users x items were asked for.")
+        block_bad = bad[first:last]
+        work = partial(
+            target_ranks,
+            np.ascontiguousarray(scores),
+            seen_matrix.indptr[first : last + 1],
+            seen_matrix.indices,
+            target_matrix.indptr[first : last + 1],
+            target_matrix.indices,
+            ranks,
+            block_bad,
+        )
+        for_ranges(work, last - first, step=64, n_jobs=n_jobs)
+        if block_bad.any():
+            user = first + int(np.flatnonzero(block_bad)[0])
+            raise DataError(
+                f"The model gives NaN scores for user {target.user_ids[user]!r}; its training has probably diverged."
+            )
+    order = np.lexsort((ranks, np.repeat(np.arange(len(bad)), np.diff(target_matrix.indptr))))
+    return Ranking(
+        indptr=target_matrix.indptr,
+        ranks=ranks[order],
+        items=target_matrix.indices[order].astype(np.int32),
+        candidates=n_items - np.diff(seen_matrix.indptr),
+        n_items=n_items,
+    )
+
+
+def _sorted(matrix: sp.csr_array) -> sp.csr_array:
+    parts = (matrix.data, matrix.indices, matrix.indptr.astype(np.int64))
+    return sp.csr_array(parts, shape=matrix.shape).sorted_indices()
+
+
+def _check_users(first: Interactions, second: Interactions) -> None:
+    if first.shape[0] != second.shape[0] or not np.array_equal(first.user_ids, second.user_ids):
+        raise DataError(
+            f"History and target must hold the same users in the same order; there are {first.shape[0]} and "
+            f"{second.shape[0]} users."
+        )
+
+
+def _check_disjoint(seen: sp.csr_array, target: sp.csr_array, named: Interactions) -> None:
+    n_items = seen.shape[1]
+    seen_keys, target_keys = (
+        np.repeat(np.arange(matrix.shape[0], dtype=np.int64) * n_items, np.diff(matrix.indptr)) + matrix.indices
+        for matrix in (seen, target)
+    )
+    both = np.intersect1d(seen_keys, target_keys, assume_unique=True)
+    if len(both):
+        user = int(both[0]) // n_items
+        raise DataError(
+            f"{len(both)} targets were seen already (first: user {named.user_ids[user]!r}), so they could never be "
+            "recommended; split the data again so that history and target share nothing."
+        )
