@@ -1,5 +1,6 @@
 """Files and directories that appear whole or not at all."""
 
+import ctypes
 import os
 import secrets
 import shutil
@@ -21,6 +22,37 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _swap(one: Path, other: Path) -> bool:
+    """Exchange two paths in one step, as Linux does on most local file systems; False where it cannot be done."""
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
+    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of <fcntl.h>
+    return renameat2 is not None and renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
+
+
+def _put_in_place(partial: Path, path: Path) -> Path | None:
+    """Make ``partial`` become ``path``; give the place where what was there now is."""
+    if not path.exists():
+        partial.rename(path)
+        return None
+    if _swap(partial, path):
+        return partial
+    old = _aside(path, "old")
+    path.rename(old)
+    try:
+        partial.rename(path)
+    except BaseException:
+        old.rename(path)
+        raise
+    return old
 
 
 @contextmanager
@@ -52,7 +84,8 @@ def atomic_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary directory to fill; on success it becomes ``path``, on any error it is removed.
 
     An existing ``path`` is refused unless ``overwrite`` is set; then the old one stays in place until the new
-    one is complete.
+    one is complete and takes its place in one step. (On a file system that cannot exchange two names, NFS for one, it
+    takes two: a kill between them leaves the old one beside, under a name that begins with a dot.)
 
     Raises:
         DataError: ``path`` exists and ``overwrite`` is false.
@@ -68,18 +101,10 @@ def atomic_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         for file in partial.rglob("*"):
             _sync(file)
         _sync(partial)
-        if path.exists():
-            old = _aside(path, "old")
-            path.rename(old)
-            try:
-                partial.rename(path)
-            except BaseException:
-                old.rename(path)
-                raise
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            partial.rename(path)
+        old = _put_in_place(partial, path)
         _sync(path.parent)
+        if old is not None:
+            _remove(old)
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        _remove(partial)
         raise

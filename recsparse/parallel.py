@@ -4,6 +4,7 @@ Nested BLAS threading has cost other libraries a factor of 100: each of our thre
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from threadpoolctl import ThreadpoolController
 
 from recsparse.errors import ConfigError
 
-_controller: ThreadpoolController | None = None
+_controller: tuple[int, ThreadpoolController] | None = None
 
 
 def resolve_jobs(n_jobs: int | None) -> int:
@@ -31,10 +32,11 @@ def resolve_jobs(n_jobs: int | None) -> int:
 @contextmanager
 def single_threaded_blas() -> Iterator[None]:
     """Keep BLAS to one thread while our own pool runs."""
-    global _controller  # noqa: PLW0603 (looking for BLAS libraries takes milliseconds, so it is done once)
-    if _controller is None:
-        _controller = ThreadpoolController()
-    with _controller.limit(limits=1, user_api="blas"):
+    # Looking for BLAS libraries takes milliseconds, so it is done again only after an import, which may load another.
+    global _controller  # noqa: PLW0603
+    if _controller is None or _controller[0] != len(sys.modules):
+        _controller = len(sys.modules), ThreadpoolController()
+    with _controller[1].limit(limits=1, user_api="blas"):
         yield
 
 
@@ -56,6 +58,9 @@ def for_ranges(work: Callable[[int, int], None], n: int, *, step: int, n_jobs: i
             for start, stop in pieces:
                 work(start, stop)
             return
-        with ThreadPoolExecutor(jobs) as pool:
+        pool = ThreadPoolExecutor(jobs)
+        try:
             for future in [pool.submit(work, start, stop) for start, stop in pieces]:
                 future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C only the pieces in flight are waited for
