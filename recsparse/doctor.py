@@ -177,7 +177,8 @@ def _room(name: str, path: Path, need: int, setting: str) -> Check:
 def _cache_directory(name: str) -> Check:
     from platformdirs import user_cache_path  # noqa: PLC0415 (may be what is missing)
 
-    return _room(name, user_cache_path("recsparse"), 1 * GIB, "XDG_CACHE_HOME")
+    path = Path(os.environ.get("RECSPARSE_CACHE") or user_cache_path("recsparse"))
+    return _room(name, path, 1 * GIB, "RECSPARSE_CACHE")
 
 
 def _temporary_directory(name: str) -> Check:
