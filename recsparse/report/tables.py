@@ -1,0 +1,88 @@
+"""The report's further tables: what a representation costs to make and serve, cold items, beyond accuracy."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from recsparse.report.results import Latency, Results, Row
+from recsparse.report.words import human_bytes, metric_name, number
+
+Cell = tuple[float | str, str]
+"""What a column sorts by ("" where nothing was measured), and what is shown."""
+
+
+@dataclass(frozen=True)
+class Extra:
+    """One table: its title, a sentence on how to read it, column names and lines of cells."""
+
+    title: str
+    lead: str
+    names: list[str]
+    lines: list[list[Cell]]
+
+
+def extra_tables(results: Results) -> list[Extra]:
+    """Those for which the run measured something; a column nobody measured is left out."""
+    costs = _table(
+        results,
+        "What it costs to make and to serve",
+        "Latency is of one call with the stated batch: half of the calls, and all but one in a hundred, are faster.",
+        {
+            "Metadata": lambda row: _cell(row.metadata_share, lambda share: f"{share:.0%}"),
+            "File": lambda row: _cell(row.cost.file_bytes, human_bytes),
+            "Convert, ms": lambda row: _cell(row.cost.convert_seconds, lambda s: f"{1000 * s:.2f}"),
+            "Load, ms": lambda row: _cell(row.cost.load_seconds, lambda s: f"{1000 * s:.2f}"),
+            "Lookup p50 / p99": lambda row: _latency(row.cost.lookup),
+            "Top-K p50 / p99": lambda row: _latency(row.cost.top_k),
+            "Fit, s": lambda row: _cell(row.cost.fit_seconds, lambda s: f"{s:.2f}"),
+            "Peak memory": lambda row: _cell(row.cost.peak_memory_bytes, human_bytes),
+        },
+    )
+    beyond = _table(
+        results,
+        "Beyond accuracy",
+        "Of the lists each table recommends to the test users; definitions stand in recsparse.evaluation.beyond.",
+        {name: _beyond(name) for row in results.rows for name in row.beyond},
+    )
+    cold = _table(
+        results,
+        "Cold items",
+        "Targets among items that no training user has, reached through features or a fallback only.",
+        {metric_name(name): _cold(name) for row in results.rows for name in row.cold_items},
+    )
+    return [table for table in (costs, beyond, cold) if table is not None]
+
+
+def _table(results: Results, title: str, lead: str, columns: dict[str, Callable[[Row], Cell]]) -> Extra | None:
+    cells = {name: [cell_of(row) for row in results.rows] for name, cell_of in columns.items()}
+    shown = [name for name, column in cells.items() if any(cell[0] != "" for cell in column)]
+    lines: list[list[Cell]] = []
+    for at, row in enumerate(results.rows):
+        line = [cells[name][at] for name in shown]
+        if any(cell[0] != "" for cell in line):
+            lines.append([(row.label, row.label), *line])
+    return Extra(title, lead, ["Table", *shown], lines) if lines else None
+
+
+def _cell(value: float | None, show: Callable[[float], str]) -> Cell:
+    return ("", "–") if value is None or math.isnan(value) else (value, show(value))
+
+
+def _latency(latency: Latency | None) -> Cell:
+    if latency is None:
+        return ("", "–")
+    return (latency.p50_ms, f"{latency.p50_ms:.3g} / {latency.p99_ms:.3g} ms (batch {latency.batch})")
+
+
+def _beyond(name: str) -> Callable[[Row], Cell]:
+    return lambda row: _cell(row.beyond.get(name), lambda value: f"{value:.4g}")
+
+
+def _cold(metric: str) -> Callable[[Row], Cell]:
+    def cell(row: Row) -> Cell:
+        if metric not in row.cold_items:
+            return ("", "–")
+        measured = row.cold_items[metric]
+        return (measured.mean, f"{number(measured.mean, 4)} [{number(measured.low, 4)}, {number(measured.high, 4)}]")
+
+    return cell

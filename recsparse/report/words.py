@@ -1,0 +1,124 @@
+"""Figures as a person reads them, and the verdict in sentences: the same in HTML, Markdown and a terminal."""
+
+import math
+
+from recsparse.report.choice import DENSE, Choice, bytes_of
+from recsparse.report.results import Comparison, Measured, Results, Row
+
+
+def metric_name(metric: str) -> str:
+    """``ndcg@20`` as ``NDCG@20``."""
+    name, at, k = metric.partition("@")
+    names = {"recall": "Recall", "recall_capped": "Recall (capped)", "precision": "Precision", "hit": "Hit rate"}
+    return names.get(name, name.replace("_", "-").upper()) + at + k
+
+
+def human_bytes(count: float | None) -> str:
+    """Bytes with a unit, three figures; thousands are 1000.
+
+    >>> human_bytes(26.4), human_bytes(430_592), human_bytes(None)
+    ('26.4 B', '431 kB', '–')
+    """
+    if count is None or not math.isfinite(count):
+        return "–"
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.3g} TB"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A figure with fixed digits; a dash where there is none."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def signed(value: float | None, digits: int = 4) -> str:
+    """A difference with its sign (a true minus sign)."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:+.{digits}f}".replace("-", "−")
+
+
+def interval(measured: Measured, digits: int = 3) -> str:
+    """``0.412 [0.399, 0.425]``."""
+    if not math.isfinite(measured.low):
+        return number(measured.mean, digits)
+    return f"{measured.mean:.{digits}f} [{measured.low:.{digits}f}, {measured.high:.{digits}f}]"
+
+
+def difference_between(results: Results, a: str, b: str) -> Comparison | None:
+    """The paired comparison of two rows on the headline metric, where the run made it."""
+    for comparison in results.comparisons:
+        if (comparison.a, comparison.b, comparison.metric) == (a, b, results.headline):
+            return comparison
+    return None
+
+
+def verdict(results: Results, choice: Choice) -> tuple[str, list[str]]:
+    """What to ship in a headline, and what it costs in sentences.
+
+    The sentences say only what was measured: the size, the loss, how the best dense table of the same size does, and
+    what the choice rests on.
+    """
+    row, reference, metric = choice.row, choice.reference, metric_name(results.headline)
+    size = f"{human_bytes(row.bytes_per_item)} an item, {human_bytes(row.bytes_total)} in all"
+    if row.label == reference.label:
+        return f"Ship {row.label}", [
+            f"No smaller table is within {results.max_loss:.0%} of its {metric}. It takes {size} and reaches "
+            f"{interval(row.metrics[results.headline])}.",
+            _basis(results, choice),
+        ]
+    sentences = [
+        f"It takes {size}: {choice.times_smaller:.1f} times smaller than {reference.label} "
+        f"({human_bytes(reference.bytes_per_item)} an item).",
+        _cost(results, row, reference, metric),
+        _against_rival(results, choice, metric),
+        _basis(results, choice),
+    ]
+    return f"Ship {row.label}", [sentence for sentence in sentences if sentence]
+
+
+def _cost(results: Results, row: Row, reference: Row, metric: str) -> str:
+    ours, theirs = row.metrics[results.headline].mean, reference.metrics[results.headline].mean
+    change = (ours - theirs) / theirs if theirs else math.nan
+    text = f"{metric} goes from {theirs:.3f} to {ours:.3f} ({signed(100 * change, 1)} %)"
+    paired = difference_between(results, row.label, reference.label)
+    if paired is None:
+        return text + "."
+    certain = (
+        "a difference that is not zero" if paired.low > 0 or paired.high < 0 else "which may well be no difference"
+    )
+    return f"{text}; user by user {signed(paired.difference)} [{signed(paired.low)}, {signed(paired.high)}], {certain}."
+
+
+def _against_rival(results: Results, choice: Choice, metric: str) -> str:
+    row, rival = choice.row, choice.rival
+    if row.family in DENSE:
+        return "No sparse table that small is as good on this data: here fewer bits are the better way to fewer bytes."
+    if rival is None:
+        return "No dense table, quantised or not, is that small."
+    paired = difference_between(results, row.label, rival.label)
+    theirs = rival.metrics[results.headline].mean
+    text = f"The best dense table of at most these bytes, {rival.label} ({human_bytes(bytes_of(rival))}), "
+    text += f"reaches {theirs:.3f}"
+    if paired is None:
+        return text + f": {signed(row.metrics[results.headline].mean - theirs)} for the sparse one."
+    how = "better" if paired.low > 0 else "worse" if paired.high < 0 else "neither better nor worse for certain"
+    return (
+        f"{text}; the sparse one is {how}: user by user {signed(paired.difference)} "
+        f"[{signed(paired.low)}, {signed(paired.high)}]."
+    )
+
+
+def _basis(results: Results, choice: Choice) -> str:
+    rule = f"Rule: the smallest table that loses at most {results.max_loss:.0%} of the best dense one's "
+    rule += metric_name(results.headline)
+    users = choice.row.metrics[results.headline].users
+    if choice.role == "validation":
+        tuned = choice.row.validation[results.headline].users
+        return (
+            f"{rule}, chosen on {tuned} validation users; all figures are of {users} test users nothing was tuned on."
+        )
+    return (
+        f"{rule}, chosen on the {users} test users themselves (the run has no validation figures for every table), so "
+        "take the chosen figure as optimistic."
+    )
