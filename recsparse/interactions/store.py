@@ -1,0 +1,237 @@
+"""Interactions on disk: ``dataset.json``, ``users.parquet``, ``items.parquet``, ``interactions/part-*.parquet``.
+
+A Parquet list column is CSR: Arrow's offsets are ``indptr``, its values ``indices``. Row groups hold about
+:data:`GROUP_ENTRIES` interactions and never part of a user.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import scipy.sparse as sp
+
+from recsparse.errors import FormatError
+from recsparse.files import atomic_directory
+from recsparse.interactions.interactions import Interactions
+
+FORMAT_VERSION = 1
+PART_ENTRIES = 1 << 23
+GROUP_ENTRIES = 1 << 18
+
+Indptr = npt.NDArray[np.int64]
+
+
+def read_info(directory: Path) -> dict[str, Any]:
+    """Read ``dataset.json``.
+
+    Raises:
+        FormatError: it is not there, not JSON, or of a version this release does not read.
+    """
+    file = Path(directory) / "dataset.json"
+    try:
+        info = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FormatError(
+            f"{directory} is not a dataset directory: it has no dataset.json. Make one with build."
+        ) from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise FormatError(f"{file} is damaged: {error}.") from error
+    version = info.get("format_version") if isinstance(info, dict) else None
+    if version != FORMAT_VERSION:
+        raise FormatError(f"{file} is of format version {version}; this release reads version {FORMAT_VERSION}.")
+    return info  # type: ignore[no-any-return]
+
+
+def read(directory: Path) -> Interactions:
+    """Read a dataset directory into memory.
+
+    Cost: one pass over the files; about 16 bytes an interaction with times, 8 without.
+
+    Raises:
+        FormatError: a file is missing, damaged, or does not agree with ``dataset.json``.
+    """
+    directory = Path(directory)
+    info = read_info(directory)
+    users, items = (read_table(directory / name) for name in ("users.parquet", "items.parquet"))
+    counts: list[npt.NDArray[Any]] = []
+    columns: dict[str, list[npt.NDArray[Any]]] = {"items": [], "values": [], "times": []}
+    for part in info["parts"]:
+        table = read_table(directory / "interactions" / part["file"])
+        for batch in table.to_batches():
+            counts.append(np.diff(batch["items"].offsets.to_numpy()))
+            for name, pieces in columns.items():
+                if name in batch.schema.names:
+                    pieces.append(batch[name].flatten().to_numpy())
+    indptr = np.zeros(users.num_rows + 1, dtype=np.int64)
+    lengths = np.concatenate([np.zeros(0, dtype=np.int64), *counts])
+    if len(lengths) != users.num_rows or lengths.sum() != info["counts"]["interactions"]:
+        raise FormatError(f"{directory}: the parts do not hold what dataset.json says; build it again.")
+    np.cumsum(lengths, out=indptr[1:])
+    indices = np.concatenate([np.zeros(0, dtype=np.int32), *columns["items"]])
+    values = np.concatenate([np.zeros(0, dtype=np.float32), *columns["values"]])
+    times = np.concatenate([np.zeros(0, dtype=np.int64), *columns["times"]]) if info["times"] else None
+    matrix = sp.csr_array((values, indices, indptr), shape=(users.num_rows, items.num_rows))
+    return Interactions(matrix, users, items, times)
+
+
+def read_table(file: Path) -> pa.Table:
+    """Read one Parquet file.
+
+    Raises:
+        FormatError: it is missing or damaged.
+    """
+    try:
+        return pq.read_table(file, partitioning=None)
+    except (OSError, pa.ArrowException) as error:
+        raise FormatError(f"{file} cannot be read: {error}") from error
+
+
+def write(
+    interactions: Interactions, directory: Path, *, name: str | None = None, overwrite: bool = False,
+    about: dict[str, Any] | None = None,
+) -> Path:  # fmt: skip
+    """Write interactions as a dataset directory; it appears whole or not at all.
+
+    Args:
+        interactions: what to write.
+        directory: where; refused if it exists, unless ``overwrite``.
+        name: the dataset's name; None takes the directory's.
+        overwrite: replace an existing directory.
+        about: further keys for ``dataset.json``.
+
+    Raises:
+        DataError: the directory exists.
+    """
+    directory = Path(directory)
+    with atomic_directory(directory, overwrite=overwrite) as partial:
+        fill(interactions, partial, name=name or directory.name, about=about)
+    return directory
+
+
+def fill(interactions: Interactions, directory: Path, *, name: str, about: dict[str, Any] | None = None) -> None:
+    """Write the files of a dataset into ``directory``, which its owner makes appear atomically."""
+    matrix = interactions.matrix
+    (directory / "interactions").mkdir(parents=True)
+    write_table(interactions.users, directory / "users.parquet")
+    write_table(interactions.items, directory / "items.parquet")
+    indptr = matrix.indptr.astype(np.int64)
+    parts = []
+    for number, (first, last) in enumerate(cut(indptr, PART_ENTRIES)):
+        own = slice(indptr[first], indptr[last])
+        times = None if interactions.times is None else interactions.times[own]
+        file = directory / "interactions" / part_name(number)
+        parts.append(
+            write_part(file, first, indptr[first : last + 1], matrix.indices[own], matrix.data[own], times=times)
+        )
+    write_info(directory, name, interactions.shape, parts, times=interactions.times is not None, about=about or {})
+
+
+def write_info(
+    directory: Path,
+    name: str,
+    shape: tuple[int, int],
+    parts: list[dict[str, Any]],
+    *,
+    times: bool,
+    about: dict[str, Any],
+) -> None:
+    """Write ``dataset.json``. It holds no time and no path of this machine: equal data give equal bytes."""
+    n_users, n_items = shape
+    nnz = sum(part["interactions"] for part in parts)
+    info = {
+        "format_version": FORMAT_VERSION,
+        "name": name,
+        "counts": {"users": n_users, "items": n_items, "interactions": nnz},
+        "density": nnz / max(n_users * n_items, 1),
+        "times": times,
+        "parts": parts,
+        **about,
+    }
+    (directory / "dataset.json").write_text(json.dumps(info, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def part_name(number: int) -> str:
+    """Name of a part's file."""
+    return f"part-{number:05d}.parquet"
+
+
+def cut(indptr: Indptr, size: int) -> Iterator[tuple[int, int]]:
+    """Cut users into ranges [first, last) of at most ``size`` interactions, or one user with more.
+
+    >>> list(cut(np.array([0, 2, 4, 9, 10]), 4))
+    [(0, 2), (2, 3), (3, 4)]
+    """
+    first, n_users = 0, len(indptr) - 1
+    while first < n_users:
+        last = max(int(np.searchsorted(indptr, indptr[first] + size, side="right")) - 1, first + 1)
+        yield first, last
+        first = last
+
+
+def write_table(table: pa.Table, file: Path) -> None:
+    """Write the users or the items."""
+    pq.write_table(table, file, compression="zstd", row_group_size=1 << 17)
+
+
+def write_stream(batches: Iterator[pa.RecordBatch], *, file: Path) -> int:
+    """Write the rows of a query as the users or the items, without holding them all; give their number."""
+    rows = 0
+    first = next(batches)
+    with pq.ParquetWriter(file, first.schema, compression="zstd") as writer:
+        for batch in (first, *batches):
+            writer.write_batch(batch)
+            rows += batch.num_rows
+    return rows
+
+
+def write_part(
+    file: Path, first: int, indptr: Indptr, items: npt.NDArray[np.int32], values: npt.NDArray[np.float32], *,
+    times: npt.NDArray[np.int64] | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Write the users ``first``, ... whose interactions are given in CSR form; say what was written.
+
+    Args:
+        file: where.
+        first: row of the first user.
+        indptr: shape (users + 1,); it need not start at 0.
+        items: item rows, ascending within a user.
+        values: aligned with ``items``.
+        times: aligned with ``items``, or None.
+    """
+    indptr = indptr - indptr[0]
+    columns = {"items": items, "values": values} | ({} if times is None else {"times": times})
+    kinds = {"items": pa.int32(), "values": pa.float32(), "times": pa.int64()}
+    schema = pa.schema(
+        [pa.field("user", pa.int64(), nullable=False)]
+        + [
+            pa.field(name, pa.list_(pa.field("element", kinds[name], nullable=False)), nullable=False)
+            for name in columns
+        ]
+    )
+    with pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=["values.list.element"]) as writer:
+        for start, stop in cut(indptr, GROUP_ENTRIES):
+            offsets = pa.array((indptr[start : stop + 1] - indptr[start]).astype(np.int32))
+            own = slice(indptr[start], indptr[stop])
+            lists = [
+                pa.ListArray.from_arrays(offsets, pa.array(column[own], kinds[name]), type=schema.field(name).type)
+                for name, column in columns.items()
+            ]
+            users = pa.array(np.arange(first + start, first + stop, dtype=np.int64))
+            writer.write_batch(pa.record_batch([users, *lists], schema=schema))
+    return {"file": file.name, "first": first, "users": len(indptr) - 1, "interactions": int(indptr[-1])}
+
+
+def write_sorted(batches: Iterator[pa.RecordBatch], *, file: Path, first: int, last: int) -> dict[str, Any]:
+    """Write rows ``u, i, value[, t]`` sorted by (u, i) as the part of the users ``first`` to ``last`` - 1."""
+    pieces = list(batches)
+    names = pieces[0].schema.names if pieces else ["u", "i", "value"]
+    u, *columns = (np.concatenate([batch[name].to_numpy() for batch in pieces]) for name in names)
+    indptr = np.zeros(last - first + 1, dtype=np.int64)
+    np.cumsum(np.bincount(u - first, minlength=last - first), out=indptr[1:])
+    times = columns[2] if len(columns) == 3 else None
+    return write_part(file, first, indptr, columns[0], columns[1], times=times)
