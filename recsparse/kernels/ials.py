@@ -14,7 +14,7 @@ import numpy as np
 from recsparse.kernels.lapack import add_gram, solve_positive
 
 TILE = 128
-"""Gathered rows that go into one ssyrk call: 64 KiB at 128 columns, half of a level-1 cache line's worth of reuse."""
+"""Gathered rows that go into one ssyrk call: 64 KiB at 128 columns, which stays in the level-2 cache."""
 
 
 @nb.njit(nogil=True, cache=True)

@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import scipy.sparse as sp
+from pydantic import BaseModel
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from sklearn.base import BaseEstimator
@@ -32,6 +33,12 @@ WARM, FOLDED_IN, COLD = "warm", "folded-in", "cold"
 Scores = npt.NDArray[np.float32]
 Queries = Any
 """What a model's ``fold_in`` gives, one row a user: (B, D) float32 of factor models, a CSR of item-item models."""
+
+_USERS = 1 << 14
+"""Users represented at a time."""
+
+_SCORE_BYTES = 32 << 20
+"""Scores in memory at a time."""
 
 
 class Recommender(BaseEstimator, ABC):  # type: ignore[misc]
@@ -143,14 +150,16 @@ class Recommender(BaseEstimator, ABC):  # type: ignore[misc]
         ids = source.user_ids if users is None else np.asarray(users)
         rows = source.user_rows(ids)
         trained = rows if histories is None else np.full_like(rows, -1)
-        blocks = list(
-            self._recommend_blocks(
-                source.matrix, rows, trained, min(int(k), source.shape[1]), exclude_seen=exclude_seen
-            )
-        )
-        items = np.concatenate([block[0] for block in blocks])
-        scores = np.concatenate([block[1] for block in blocks])
-        cold = np.concatenate([block[2] for block in blocks])
+        k = min(int(k), source.shape[1])
+        items = np.empty((len(rows), k), dtype=np.int32)
+        scores = np.empty((len(rows), k), dtype=np.float32)
+        cold = np.empty(len(rows), dtype=np.bool_)
+        for start in range(0, len(rows), _USERS):
+            block = slice(start, min(start + _USERS, len(rows)))
+            history = _rows_or_empty(source.matrix, rows[block])
+            cold[block] = np.diff(history.indptr) == 0
+            seen = history if exclude_seen else None
+            items[block], scores[block] = self.best_items(trained[block], history, k, excluded=seen)
         status = np.where(cold, COLD, WARM if histories is None else FOLDED_IN)
         line = items != NO_ITEM
         lines = line.sum(axis=1)
@@ -164,19 +173,61 @@ class Recommender(BaseEstimator, ABC):  # type: ignore[misc]
             }
         )
 
-    def _recommend_blocks(
-        self, matrix: sp.csr_array, rows: Rows, trained: Rows, k: int, *, exclude_seen: bool, block: int = 1024
-    ) -> Iterator[tuple[npt.NDArray[np.int32], Scores, npt.NDArray[np.bool_]]]:
-        for start in range(0, max(len(rows), 1), block):
-            taken = rows[start : start + block]
-            history = _rows_or_empty(matrix, taken)
-            cold = np.diff(history.indptr) == 0
-            queries = self._represent(trained[start : start + block], history)
-            scores = np.ascontiguousarray(self.scores(queries), dtype=np.float32)
-            scores[cold] = self.popularity_
-            seen = history if exclude_seen else sp.csr_array(history.shape, dtype=np.float32)
-            items, values = top_k(scores, k, seen.indptr, seen.indices)
-            yield items, values, cold
+    def best_items(
+        self,
+        rows: Rows,
+        histories: sp.csr_array,
+        k: int,
+        *,
+        excluded: sp.csr_array | None = None,
+        candidates: Rows | None = None,
+    ) -> tuple[npt.NDArray[np.int32], Scores]:
+        """The ``k`` best items by row: what :meth:`recommend` and batch scoring are made of.
+
+        Args:
+            rows: (B,) training rows, -1 for users not trained on.
+            histories: (B, I) over the training items. Who has an empty one gets the most popular items.
+            k: how many.
+            excluded: (B, I), items to leave out.
+            candidates: ascending item rows to choose from; all by default.
+
+        Returns:
+            Item rows (B, k) int32 and scores (B, k) float32, best first, ties to the lower row; -1 and -inf where
+            fewer remain. They do not depend on which users are asked for together, nor on the number of threads.
+        """
+        pattern = sp.csr_array(histories.shape, dtype=np.float32) if excluded is None else excluded
+        if candidates is not None:
+            pattern = sp.csr_array(pattern[:, candidates])
+        if not pattern.has_sorted_indices:
+            pattern = pattern.sorted_indices()
+        items, scores = self._best(self._represent(rows, histories), k, pattern, candidates)
+        cold = np.flatnonzero(np.diff(histories.indptr) == 0)
+        if len(cold):
+            popularity = self.popularity_ if candidates is None else self.popularity_[candidates]
+            for start in range(0, len(cold), 256):
+                some = cold[start : start + 256]
+                left_out = sp.csr_array(pattern[some])
+                counts = np.broadcast_to(popularity, (len(some), len(popularity)))
+                items[some], scores[some] = top_k(counts, k, left_out.indptr, left_out.indices)
+        if candidates is not None:
+            items = np.where(items == NO_ITEM, NO_ITEM, candidates[items]).astype(np.int32)
+        return items, scores
+
+    def _best(
+        self, queries: Queries, k: int, excluded: sp.csr_array, candidates: Rows | None
+    ) -> tuple[npt.NDArray[np.int32], Scores]:
+        """Select among the candidates, numbered from 0; who need not have all scores in memory overrides this."""
+        n_users = excluded.shape[0]
+        items = np.empty((n_users, k), dtype=np.int32)
+        values = np.empty((n_users, k), dtype=np.float32)
+        step = max(1, _SCORE_BYTES // (4 * self.items_.num_rows))
+        for start in range(0, n_users, step):
+            block = slice(start, min(start + step, n_users))
+            scores = self.scores(queries[block])
+            if candidates is not None:
+                scores = scores[:, candidates]
+            items[block], values[block] = top_k(scores, k, excluded.indptr[start : block.stop + 1], excluded.indices)
+        return items, values
 
     def score_pairs(self, users: Any, items: Any) -> Scores:
         """Score training users against items, pair by pair, by original ids: float32, NaN where an id is unknown."""
@@ -216,7 +267,7 @@ class Recommender(BaseEstimator, ABC):  # type: ignore[misc]
                 "params": self.get_params(),
                 "items_digest": items_digest(self.items_),
             }
-            (partial / "model.json").write_text(json.dumps(header, indent=2))
+            (partial / "model.json").write_text(json.dumps(header, indent=2, default=_plain))
 
     @classmethod
     def load(cls, directory: str | Path) -> Self:
@@ -259,6 +310,13 @@ def items_digest(items: pa.Table) -> str:
     for item in items[ITEM].to_pylist():
         digest.update(f"{item!r}\n".encode())
     return digest.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """Write a setting that is a pydantic object, a recipe, as the data it was made from."""
+    if isinstance(value, BaseModel):
+        return value.model_dump()
+    raise TypeError(f"{value!r} cannot be written as JSON")
 
 
 def _rows_or_empty(matrix: sp.csr_array, rows: npt.NDArray[np.int64]) -> sp.csr_array:

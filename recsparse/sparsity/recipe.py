@@ -1,6 +1,6 @@
 """A recipe: how a table becomes sparse."""
 
-from typing import Annotated
+from typing import Annotated, Any, Self
 
 import numpy as np
 from pydantic import Field
@@ -10,6 +10,7 @@ from recsparse.sparsity.criterion import Criterion, Evidence, Magnitude
 from recsparse.sparsity.granularity import Element, Granularity
 from recsparse.sparsity.piece import Piece
 from recsparse.sparsity.schedule import Gradual, Schedule
+from recsparse.validation import validate
 
 
 class Recipe(Piece):
@@ -33,6 +34,15 @@ class Recipe(Piece):
     criterion: Criterion = Magnitude()
     schedule: Schedule = Gradual()
     allocation: Allocation = Global()
+
+    @classmethod
+    def parse(cls, recipe: Self | dict[str, Any]) -> Self:
+        """Take a recipe, or the plain data of one.
+
+        Raises:
+            ConfigError: a key is unknown or a value impossible; the message names it.
+        """
+        return recipe if isinstance(recipe, cls) else validate(cls, recipe, "recipe")
 
     def density_at(self, progress: float) -> float:
         """The share of entries allowed when ``progress`` (0 to 1) of training is done."""

@@ -1,0 +1,51 @@
+"""Models that rank by the product of a user's vector and a packed item table."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from recsparse.interactions.interactions import Rows
+from recsparse.kernels.products import top_products
+from recsparse.models.base import Queries, Recommender, Scores
+from recsparse.tables import Table, load_table, save_table
+
+ITEM_TABLE = "item_table.safetensors"
+
+
+class FactorModel(Recommender):
+    """Base of iALS and MF: ``scores = Q Vᵀ`` with queries Q (B, D) and the item table V (I, D).
+
+    What is evaluated, served and saved is always the packed table, with its pruning and its rounding.
+
+    Attributes:
+        item_table_: V, packed.
+    """
+
+    item_table_: Table
+
+    def scores(self, queries: npt.NDArray[np.float32]) -> Scores:
+        """Score every item, (B, I) float32. Cost: O(B x stored entries)."""
+        scores: Scores = self.item_table_.scores(queries)
+        return scores
+
+    def _best(
+        self, queries: Queries, k: int, excluded: sp.csr_array, candidates: Rows | None
+    ) -> tuple[npt.NDArray[np.int32], Scores]:
+        table = self.item_table_
+
+        def decode(start: int, stop: int) -> Scores:
+            if candidates is None:
+                return table.dense_rows(start, stop)
+            vectors: Scores = table.lookup(candidates[start:stop])
+            return vectors
+
+        n_items = table.shape[0] if candidates is None else len(candidates)
+        return top_products(queries, decode, n_items, k, excluded.indptr, excluded.indices)
+
+    def _save_state(self, directory: Path) -> None:
+        save_table(self.item_table_, directory / ITEM_TABLE)
+
+    def _load_state(self, directory: Path) -> None:
+        self.item_table_ = load_table(directory / ITEM_TABLE)

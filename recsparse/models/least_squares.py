@@ -1,0 +1,114 @@
+"""Half-steps of alternating least squares: all rows of one side, given the other side's factors."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from recsparse.kernels import ials as kernels
+from recsparse.kernels.lapack import ROUTINES
+from recsparse.parallel import for_ranges
+
+Dense = npt.NDArray[np.float32]
+Factors = Dense | sp.csr_array
+
+_STEP = 32
+_NOTHING: Dense = np.empty(0, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class ImplicitLoss:
+    """The weighted squared loss of implicit feedback with frequency-scaled regularisation (Rendle et al. 2021).
+
+    With observed pairs S, their weights w, users' factors u and items' factors v:
+
+        Σ_{(u,i) ∈ S} w_ui (u·v - 1)² + alpha0 Σ_{u,i} (u·v)²
+        + reg [Σ_u (w_u + alpha0 I)^nu ||u||² + Σ_i (w_i + alpha0 U)^nu ||v||²]
+
+    where w_u and w_i are sums of weights over a user's and an item's observed pairs.
+
+    Attributes:
+        alpha0: weight of every pair, observed or not.
+        reg: strength of the regularisation.
+        nu: its dependence on frequency, 0 (none) to 1 (proportional).
+        n_jobs: threads; the result does not depend on them.
+    """
+
+    alpha0: float
+    reg: float
+    nu: float
+    n_jobs: int | None = None
+
+    def shared(self, factors: Factors) -> Dense:
+        """G = alpha0 Fᵀ F, (D, D): the part of the normal matrix that all rows share."""
+        return np.float32(self.alpha0) * gram(factors, self.n_jobs)
+
+    def ridge(self, side: sp.csr_array) -> Dense:
+        """The regularisation of each row of ``side`` (R, N), float32 (R,)."""
+        weight = np.asarray(side.sum(axis=1), dtype=np.float64).ravel()
+        return np.asarray(self.reg * (weight + self.alpha0 * side.shape[1]) ** self.nu, dtype=np.float32)
+
+    def solve(self, side: sp.csr_array, factors: Factors, shared: Dense | None = None) -> Dense:
+        """Minimise over all rows of ``side`` (R, N), given the other side's factors (N, D): (R, D) float32.
+
+        A row without interactions becomes zero. Cost: O(nnz D² + R D³), or O(nnz K² + R D³) for a CSR of K a row.
+        """
+        shared = self.shared(factors) if shared is None else shared
+        out = np.empty((side.shape[0], shared.shape[0]), dtype=np.float32)
+        rows = (ROUTINES, side.indptr, side.indices, side.data)
+        if isinstance(factors, np.ndarray):
+            task = (*rows, factors, shared, self.ridge(side), out)
+            kernel: Any = kernels.solve_dense
+        else:
+            task = (*rows, factors.indptr, factors.indices, factors.data, shared, self.ridge(side), out)
+            kernel = kernels.solve_dense_from_sparse
+        for_ranges(lambda start, stop: kernel(*task, start, stop), len(out), step=_STEP, n_jobs=self.n_jobs)
+        return out
+
+    def solve_on_support(
+        self, side: sp.csr_array, factors: Dense, support: sp.csr_array, *, curvature: bool = False
+    ) -> tuple[sp.csr_array, Dense]:
+        """Minimise over each row's entries on ``support``, a CSR pattern (R, D); all other entries are zero.
+
+        Returns:
+            The rows as a CSR (R, D) with the support's pattern and, if asked for, 1 / (A⁻¹)_jj of each stored entry.
+            Cost: O(nnz K² + R K³) for K entries a row.
+        """
+        values = np.zeros(support.nnz, dtype=np.float32)
+        bends = np.zeros(support.nnz, dtype=np.float32) if curvature else _NOTHING
+        task = (
+            ROUTINES, side.indptr, side.indices, side.data, factors, self.shared(factors), self.ridge(side),
+            support.indptr, support.indices, values, bends,
+        )  # fmt: skip
+        for_ranges(
+            lambda start, stop: kernels.solve_on_support(*task, start, stop),
+            side.shape[0], step=_STEP, n_jobs=self.n_jobs,
+        )  # fmt: skip
+        return sp.csr_array((values, support.indices, support.indptr), shape=support.shape), bends
+
+    def gradient(self, side: sp.csr_array, factors: Dense, rows: Dense) -> Dense:
+        """Half the loss's derivative by every entry of ``rows`` (R, D), also where they are zero."""
+        shared = self.shared(factors)
+        out = rows @ shared
+        task = (side.indptr, side.indices, side.data, factors, shared, self.ridge(side), rows, out)
+        for_ranges(lambda start, stop: kernels.gradient(*task, start, stop), len(out), step=_STEP, n_jobs=self.n_jobs)
+        return out
+
+
+def gram(factors: Factors, n_jobs: int | None = None) -> Dense:
+    """Fᵀ F, (D, D) float32, the same bytes at any number of threads: fixed pieces, summed in order."""
+    if not isinstance(factors, np.ndarray):
+        return np.asarray((factors.T @ factors).toarray(), dtype=np.float32)
+    n, dim = factors.shape
+    step = max(4096, -(-n // 64))
+    parts = np.empty((-(-n // step), dim, dim), dtype=np.float32)
+
+    def work(start: int, stop: int) -> None:
+        for part in range(start, stop):
+            piece = factors[part * step : (part + 1) * step]
+            np.matmul(piece.T, piece, out=parts[part])
+
+    for_ranges(work, len(parts), step=1, n_jobs=n_jobs)
+    return np.asarray(parts.sum(axis=0), dtype=np.float32)

@@ -1,0 +1,177 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from recsparse.errors import ConfigError, DataError
+from recsparse.models import IALS, Recommender
+from recsparse.models.least_squares import ImplicitLoss, gram
+from recsparse.sparsity import Recipe
+from tests.models.contract import ModelContract
+
+GRADUAL = {"density": 0.25, "schedule": {"kind": "gradual", "start": 0.1, "end": 0.9}}
+
+
+class TestDense(ModelContract):
+    model = IALS(dim=4, epochs=10)
+
+
+class TestElementPruned(ModelContract):
+    model = IALS(dim=8, epochs=10, recipe=GRADUAL)
+
+
+class TestBlockPrunedInt8(ModelContract):
+    model = IALS(
+        dim=8, epochs=10, recipe={**GRADUAL, "granularity": {"kind": "block", "columns": 2}}, value_type="int8"
+    )
+
+
+def ratings(n_users: int = 120, n_items: int = 90, seed: int = 0) -> sp.csr_array:
+    rng = np.random.default_rng(seed)
+    matrix = sp.csr_array(sp.random_array((n_users, n_items), density=0.12, rng=rng), dtype=np.float32)
+    matrix.data[:] = rng.choice([1.0, 2.5], matrix.nnz)
+    return matrix
+
+
+LOSS = ImplicitLoss(alpha0=0.2, reg=0.05, nu=0.8)
+
+
+def explicit_gradient(side: sp.csr_array, factors: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Half the derivative of the loss by each row, from its definition in dense float64 arithmetic."""
+    X, F, V = side.toarray().astype(np.float64), factors.astype(np.float64), rows.astype(np.float64)
+    observed = X * (V @ F.T - 1.0)
+    ridge = LOSS.reg * (X.sum(axis=1) + LOSS.alpha0 * X.shape[1]) ** LOSS.nu
+    return (observed + LOSS.alpha0 * (V @ F.T)) @ F + ridge[:, None] * V
+
+
+@pytest.mark.parametrize("dim", [1, 3, 16, 130])
+def test_dense_solution_has_zero_gradient(dim: int) -> None:
+    X = ratings()
+    F = np.random.default_rng(1).standard_normal((X.shape[1], dim)).astype(np.float32)
+    rows = LOSS.solve(X, F)
+    assert np.abs(explicit_gradient(X, F, rows)).max() < 2e-4
+    np.testing.assert_allclose(LOSS.gradient(X, F, rows), explicit_gradient(X, F, rows), atol=2e-4)
+
+
+def test_solution_on_a_support_has_zero_gradient_there_and_only_there() -> None:
+    X, rng = ratings(), np.random.default_rng(2)
+    F = rng.standard_normal((X.shape[1], 16)).astype(np.float32)
+    kept = rng.random((X.shape[0], 16)) < 0.3
+    kept[0], kept[1] = False, True
+    solved, curvature = LOSS.solve_on_support(X, F, sp.csr_array(kept, dtype=np.float32), curvature=True)
+    gradient = explicit_gradient(X, F, solved.toarray())
+    assert np.abs(gradient[kept]).max() < 2e-4
+    assert np.abs(gradient[~kept]).mean() > 0.1
+    # What the curvature says is the loss added when one entry goes and the rest of the row is solved again.
+    row = int(np.flatnonzero(kept.sum(axis=1) == 5)[0])
+    entry = 2
+    fewer = kept.copy()
+    fewer[row, np.flatnonzero(kept[row])[entry]] = False
+    again = LOSS.solve_on_support(X, F, sp.csr_array(fewer, dtype=np.float32))[0].toarray()
+    before, after = (row_loss(X[[row]], F, values[row]) for values in (solved.toarray(), again))
+    place = solved.indptr[row] + entry
+    assert after - before == pytest.approx(solved.data[place] ** 2 * curvature[place], rel=1e-3)
+
+
+def row_loss(history: sp.csr_array, factors: np.ndarray, row: np.ndarray) -> float:
+    x = history.toarray().astype(np.float64).ravel()
+    predictions = factors.astype(np.float64) @ row.astype(np.float64)
+    ridge = LOSS.reg * (x.sum() + LOSS.alpha0 * len(x)) ** LOSS.nu
+    return float(
+        (x * (predictions - 1) ** 2).sum()
+        + LOSS.alpha0 * (predictions**2).sum()
+        + ridge * (row.astype(float) ** 2).sum()
+    )
+
+
+def test_a_sparse_fixed_side_gives_the_same_solution() -> None:
+    X, rng = ratings(), np.random.default_rng(3)
+    F = np.where(rng.random((X.shape[1], 24)) < 0.2, rng.standard_normal((X.shape[1], 24)), 0).astype(np.float32)
+    np.testing.assert_allclose(LOSS.solve(X, sp.csr_array(F)), LOSS.solve(X, F), atol=1e-4)
+
+
+def test_gram_is_the_same_at_any_number_of_threads_and_right() -> None:
+    F = np.random.default_rng(4).standard_normal((20_000, 9)).astype(np.float32)
+    one = gram(F, 1)
+    np.testing.assert_array_equal(one, gram(F, 3))
+    np.testing.assert_allclose(one, F.T.astype(np.float64) @ F, rtol=1e-4, atol=0.05)
+
+
+@pytest.mark.parametrize("recipe", [None, {**GRADUAL, "criterion": "loss-increase"}])
+def test_threads_do_not_change_the_bytes(recipe: dict[str, Any] | None) -> None:
+    tables = [IALS(dim=16, epochs=6, recipe=recipe, n_jobs=jobs).fit(ratings()).item_table_ for jobs in (1, 2, 5)]
+    for table in tables[1:]:
+        np.testing.assert_array_equal(table.to_dense(), tables[0].to_dense())
+
+
+def test_seeds_differ() -> None:
+    first, second = (IALS(dim=4, random_state=seed).fit(ratings()).item_table_.to_dense() for seed in (0, 1))
+    assert np.abs(first - second).max() > 1e-3
+
+
+@pytest.mark.parametrize("granularity", ["element", {"kind": "block", "columns": 4}, "row"])
+@pytest.mark.parametrize("criterion", ["magnitude", "frequency", "gradient", "saliency", "loss-increase"])
+@pytest.mark.parametrize("schedule", ["oneshot", "gradual"])
+def test_recipes_end_at_their_density_and_solved_on_their_support(
+    granularity: Any, criterion: str, schedule: str
+) -> None:
+    X = ratings()
+    recipe = Recipe(density=0.2, granularity=granularity, criterion=criterion, schedule=schedule)
+    model = IALS(dim=8, epochs=6, recipe=recipe, alpha0=LOSS.alpha0, reg=LOSS.reg, nu=LOSS.nu).fit(X)
+    values = model.item_table_.to_dense()
+    assert np.count_nonzero(values) == round(0.2 * values.size / 8) * 8 if granularity == "row" else True
+    assert np.count_nonzero(values) <= round(0.2 * values.size) + 8
+    assert np.count_nonzero(values) >= round(0.2 * values.size) - 8 * 5
+    if granularity == "row":
+        assert set(np.count_nonzero(values, axis=1)) == {0, 8}
+
+
+def test_folding_in_training_users_reproduces_training() -> None:
+    X = ratings()
+    model = IALS(dim=8, epochs=30, recipe={"density": 0.5, "schedule": "gradual"}).fit(X)
+    queries = model.fold_in(X)
+    loss = ImplicitLoss(model.alpha0, model.reg, model.nu)
+    by_item = sp.csr_array(X.T)
+    values = model.item_table_.to_dense()
+    gradient = loss.gradient(by_item, queries, values)[values != 0]
+    assert np.abs(gradient).max() < 0.02 * np.abs(loss.gradient(by_item, queries, np.zeros_like(values))).max()
+
+
+def test_a_planted_low_rank_matrix_is_recovered() -> None:
+    groups = np.arange(200) % 5
+    X = sp.csr_array((groups[:, None] == groups[None, :100] % 5).astype(np.float32))
+    model = IALS(dim=5, epochs=20, reg=1e-3).fit(X)
+    scores = model.scores(model.fold_in(X))
+    assert ((scores > 0.5) == (X.toarray() > 0)).all()
+
+
+def test_recipe_object_and_its_data_are_saved_alike(tmp_path: Any) -> None:
+    model = IALS(dim=8, epochs=3, recipe=Recipe(density=0.5, schedule="oneshot")).fit(ratings())
+    model.save(tmp_path / "model")
+    loaded = Recommender.load(tmp_path / "model")
+    assert Recipe.model_validate(loaded.get_params()["recipe"]) == model.recipe
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"dim": 0}, "dim is 0"),
+        ({"epochs": 0}, "epochs is 0"),
+        ({"alpha0": -1.0}, "alpha0 is -1.0"),
+        ({"reg": 0.0}, "reg is 0.0"),
+        ({"recipe": {"density": 1.5}}, r"recipe.*density.*1\.5"),
+        ({"recipe": {"density": 0.5, "granularity": "column"}}, "recipe.*granularity.*column"),
+        ({"value_type": "int9"}, "int9"),
+    ],
+)
+def test_impossible_settings_are_refused(params: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        IALS(**{"dim": 4, "epochs": 1, **params}).fit(ratings())
+
+
+def test_negative_values_are_refused() -> None:
+    X = ratings()
+    X.data[3] = -2.0
+    with pytest.raises(DataError, match=r"-2\.0 is negative"):
+        IALS(dim=4).fit(X)

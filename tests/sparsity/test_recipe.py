@@ -1,0 +1,119 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from recsparse.errors import ConfigError
+from recsparse.sparsity import Block, Evidence, Gradual, OneShot, Recipe, Uniform
+from recsparse.sparsity.allocation import best
+
+
+def evidence(values: np.ndarray) -> Evidence:
+    rng = np.random.default_rng(1)
+    return Evidence(
+        values=values,
+        counts=np.arange(len(values)),
+        gradients=lambda: rng.standard_normal(values.shape),
+        curvature=lambda: rng.random(values.shape) + 0.1,
+    )
+
+
+GRANULARITIES = ["element", "row", {"kind": "block", "rows": 2, "columns": 3}]
+CRITERIA = ["magnitude", "frequency", "gradient", "saliency", "loss-increase"]
+
+
+@given(
+    granularity=st.sampled_from(GRANULARITIES),
+    criterion=st.sampled_from(CRITERIA),
+    allocation=st.sampled_from(["global", "uniform"]),
+    density=st.floats(0.01, 1.0),
+    rows=st.integers(1, 6).map(lambda n: 2 * n),
+    columns=st.integers(1, 4).map(lambda n: 3 * n),
+)
+def test_a_recipe_keeps_exactly_its_budget_in_whole_groups(
+    granularity: object, criterion: str, allocation: str, density: float, rows: int, columns: int
+) -> None:
+    recipe = Recipe(density=density, granularity=granularity, criterion=criterion, allocation=allocation)
+    values = np.random.default_rng(rows * columns).standard_normal((rows, columns))
+    kept = recipe.keep(evidence(values), density)
+    r, c = recipe.granularity.group_shape(values.shape)
+    blocks = kept.reshape(rows // r, r, columns // c, c)
+    assert (blocks.all(axis=(1, 3)) == blocks.any(axis=(1, 3))).all()
+    assert kept.sum() == max(1, round(density * (rows // r) * (columns // c))) * r * c
+    smaller = recipe.keep(evidence(values), density / 2, kept)
+    assert not (smaller & ~kept).any()
+
+
+def test_global_magnitude_keeps_the_largest() -> None:
+    values = np.array([[3.0, -4.0, 0.1], [0.2, 0.3, -5.0]])
+    assert Recipe(density=0.5).keep(evidence(values), 0.5).tolist() == [[True, True, False], [False, False, True]]
+
+
+def test_blocks_are_ranked_by_their_sum_of_squares() -> None:
+    values = np.array([[3.0, 0.0, 2.5, 2.5]])
+    kept = Recipe(density=0.5, granularity=Block(columns=2)).keep(evidence(values), 0.5)
+    assert kept.tolist() == [[False, False, True, True]]
+
+
+def test_frequent_rows_stay() -> None:
+    kept = Recipe(density=0.5, granularity="row", criterion="frequency").keep(evidence(np.ones((4, 2))), 0.5)
+    assert kept[:, 0].tolist() == [False, False, True, True]
+
+
+def test_uniform_gives_each_row_its_share() -> None:
+    values = np.array([[9.0, 8.0, 7.0], [3.0, 2.0, 1.0]])
+    kept = Uniform().keep(values, 3)
+    assert kept.tolist() == [[True, True, False], [True, False, False]]
+
+
+@given(st.lists(st.sampled_from([0.0, 1.0, 2.0, -np.inf]), min_size=1, max_size=30), st.integers(0, 30))
+def test_best_equals_a_stable_sort(scores: list[float], budget: int) -> None:
+    array = np.array(scores)
+    expected = np.sort(np.argsort(-array, kind="stable")[:budget])
+    assert np.sort(best(array, budget)).tolist() == expected.tolist()
+
+
+@given(
+    shape=st.sampled_from(["linear", "cubic", "exponential"]),
+    target=st.floats(0.001, 1.0),
+    start=st.floats(0.0, 0.4),
+    end=st.floats(0.5, 1.0),
+)
+def test_gradual_falls_from_one_to_the_target(shape: str, target: float, start: float, end: float) -> None:
+    schedule = Gradual(shape=shape, start=start, end=end)
+    densities = [schedule.density(progress, target) for progress in np.linspace(0, 1, 41)]
+    assert densities[0] == pytest.approx(1.0)
+    assert densities[-1] == pytest.approx(target)
+    assert (np.diff(densities) <= 1e-12).all()
+    assert schedule.density(start, target) == pytest.approx(1.0)
+    assert schedule.density(end, target) == pytest.approx(target)
+
+
+def test_oneshot_waits_for_the_end() -> None:
+    assert [OneShot().density(progress, 0.1) for progress in (0.0, 0.99, 1.0)] == [1.0, 1.0, 0.1]
+
+
+def test_blocks_that_do_not_tile_are_refused() -> None:
+    with pytest.raises(ConfigError, match="Blocks of 1 x 3 do not tile a table of 2 x 4"):
+        Recipe(density=0.5, granularity=Block(columns=3)).keep(evidence(np.ones((2, 4))), 0.5)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"density": 0.0},
+        {"density": 1.1},
+        {"density": 0.5, "granularity": "columns"},
+        {"density": 0.5, "schedule": {"kind": "gradual", "start": 0.8, "end": 0.2}},
+        {"density": 0.5, "colour": "red"},
+    ],
+)
+def test_impossible_recipes_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Recipe.model_validate(wrong)
+
+
+def test_a_recipe_survives_json() -> None:
+    recipe = Recipe(density=0.1, granularity=Block(rows=2, columns=2), schedule=Gradual(shape="cubic", end=0.9))
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
