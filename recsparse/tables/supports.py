@@ -1,0 +1,372 @@
+"""Supports: which entries of the stored rows have a number, one class a way of saying it.
+
+A table is a *remap* (which rows are stored) x a *support* (which of their entries) x *values* (the numbers, row after
+row). Any combination works, and the bytes add up.
+
+=============  ===================================================================================================
+support        bits beside the numbers
+=============  ===================================================================================================
+Full           none
+Bitmap         1.0625 a tile of r x c entries
+List           ``log2 D`` an entry; nothing a row when all rows have as many, else a count and 2 (a start every 16)
+Combination    ``log2 C(64, k)`` a chunk of 64 columns with k entries, a count a chunk, and 4 a row
+=============  ===================================================================================================
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from recsparse.errors import DataError
+from recsparse.kernels import gather, number
+from recsparse.tables.bits import (
+    BitRank,
+    Bytes,
+    bit_buffer,
+    bits_for,
+    buffer_bytes,
+    frozen,
+    pack_integers,
+    stored,
+    unpack_integers,
+)
+from recsparse.tables.combinations import chunking, numbering
+from recsparse.tables.mask import Counts, Mask
+from recsparse.tables.values import NO_BYTES
+
+Tensors = dict[str, npt.NDArray[Any]]
+Header = dict[str, Any]
+Starts = npt.NDArray[np.unsignedinteger]
+NO_STARTS: Starts = frozen(np.zeros(0, dtype=np.uint32))
+
+
+def n_starts(rows: int) -> int:
+    """How many starts so many rows have."""
+    return -(-rows // gather.GROUP)
+
+
+def start_array(sizes: Counts) -> Starts:
+    """Where every 16th row starts, given the size of each: uint32, or uint64 where that is too narrow."""
+    ends = np.concatenate([[0], np.cumsum(sizes)])
+    return frozen(ends[: len(sizes) : gather.GROUP].astype(np.uint32 if ends[-1] < 2**32 else np.uint64))
+
+
+class Support(ABC):
+    """What a table asks of its support."""
+
+    kind: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def kernel(self) -> Any:
+        """The kernel of :mod:`recsparse.kernels.gather` that reads it."""
+
+    @property
+    def header(self) -> Header:
+        """What a file says of it, JSON."""
+        return {}
+
+    @abstractmethod
+    def tensors(self) -> Tensors:
+        """What is stored, by name."""
+
+    @abstractmethod
+    def kernel_arguments(self) -> tuple[Any, ...]:
+        """What its kernel takes between the remap and the values."""
+
+    @classmethod
+    @abstractmethod
+    def from_tensors(cls, header: Header, tensors: Tensors, rows: int, dim: int) -> "Support":
+        """The inverse of ``header`` and ``tensors``, for so many stored rows."""
+
+    @abstractmethod
+    def row_counts(self, rows: int, dim: int) -> Counts:
+        """Entries of each stored row, int64 (rows,)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Full(Support):
+    """Every entry of a stored row."""
+
+    kind: ClassVar[str] = "full"
+
+    @property
+    def kernel(self) -> Any:
+        """Plain rows."""
+        return gather.gather_full
+
+    def tensors(self) -> Tensors:
+        """Nothing is stored."""
+        return {}
+
+    def kernel_arguments(self) -> tuple[Any, ...]:
+        """None."""
+        return ()
+
+    @classmethod
+    def from_tensors(cls, header: Header, tensors: Tensors, rows: int, dim: int) -> "Full":
+        """Nothing to read."""
+        return cls()
+
+    def row_counts(self, rows: int, dim: int) -> Counts:
+        """D each."""
+        return np.full(rows, dim, dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Bitmap(Support):
+    """A bit a tile, ranked to find where a row's numbers begin."""
+
+    block: tuple[int, int]
+    ranked: BitRank
+
+    kind: ClassVar[str] = "bitmap"
+
+    @classmethod
+    def build(cls, mask: Mask, rows: Counts) -> "Bitmap":
+        """The mask's own bits, those of the stored rows (whole rows of tiles)."""
+        tiles = mask.tiles_per_row
+        block_rows = rows[:: mask.block[0]] // mask.block[0]
+        bits = mask.bits
+        if len(rows) < mask.shape[0]:
+            bits = bit_buffer(len(block_rows) * tiles)
+            number.copy_ranges(mask.bits, block_rows, tiles, bits)
+        return cls(mask.block, BitRank.build(bits, len(block_rows) * tiles))
+
+    @property
+    def kernel(self) -> Any:
+        """Single columns are spread by the vector, wider tiles copied."""
+        return gather.gather_bitmap if self.block[1] == 1 else gather.gather_blocks
+
+    @property
+    def header(self) -> Header:
+        """The tile."""
+        return {"block": list(self.block)}
+
+    def tensors(self) -> Tensors:
+        """Bits and counters."""
+        return self.ranked.tensors("bitmap")
+
+    def kernel_arguments(self) -> tuple[Any, ...]:
+        """The tile, bits and counters."""
+        block = self.block[:1] if self.block[1] == 1 else self.block
+        return *block, self.ranked.bits, self.ranked.counters
+
+    @classmethod
+    def from_tensors(cls, header: Header, tensors: Tensors, rows: int, dim: int) -> "Bitmap":
+        """Wrap the bits."""
+        r, c = header["block"]
+        if r < 1 or c < 1 or dim % c:
+            raise ValueError(f"blocks of {r} x {c} for {dim} columns")
+        return cls((r, c), BitRank.from_tensors(tensors, "bitmap", -(-rows // r) * (dim // c)))
+
+    def row_counts(self, rows: int, dim: int) -> Counts:
+        """By counting bits."""
+        return Mask((rows, dim), self.block, self.ranked.bits).row_counts
+
+
+@dataclass(frozen=True, eq=False)
+class Counted:
+    """Entries a row (or chunk): one number for all, or packed counts with a start every 16 rows.
+
+    Attributes:
+        per_row: entries of every row, when ``width`` is 0.
+        width: bits a count.
+        counts: a bit buffer of counts, row after row.
+        starts: numbers before every 16th row.
+    """
+
+    per_row: int
+    width: int
+    counts: Bytes
+    starts: Starts
+
+    @classmethod
+    def build(cls, counts: Counts, *, uniform: bool) -> "Counted":
+        """Pack ``counts`` (rows, chunks)."""
+        if uniform:
+            return cls(int(counts[0, 0]) if counts.size else 0, 0, NO_BYTES, NO_STARTS)
+        width = max(1, bits_for(int(counts.max(initial=0))))
+        return cls(0, width, frozen(pack_integers(counts.reshape(-1), width)), start_array(counts.sum(axis=1)))
+
+    @property
+    def header(self) -> Header:
+        """Widths."""
+        return {"per_row": self.per_row, "count_bits": self.width}
+
+    def tensors(self) -> Tensors:
+        """Counts and starts, if rows differ."""
+        return {"counts.bits": self.counts, "counts.starts": self.starts} if self.width else {}
+
+    @classmethod
+    def from_tensors(cls, header: Header, tensors: Tensors, rows: int, chunks: int, dim: int) -> "Counted":
+        """Wrap the counts."""
+        per_row, width = header["per_row"], header["count_bits"]
+        if not (0 <= per_row <= dim and 0 <= width <= 32):
+            raise ValueError(f"{per_row} entries a row and {width} bits a count")
+        if width == 0:
+            return cls(per_row, 0, NO_BYTES, NO_STARTS)
+        counts = stored(tensors, "counts.bits", np.uint8, buffer_bytes(rows * chunks * width))
+        return cls(0, width, counts, stored(tensors, "counts.starts", np.unsignedinteger, n_starts(rows)))
+
+    def kernel_arguments(self) -> tuple[Any, ...]:
+        """As the kernels take them."""
+        return self.per_row, self.counts, self.width, self.starts
+
+    def unpack(self, rows: int, chunks: int = 1) -> Counts:
+        """Counts, int64 (rows, chunks)."""
+        if self.width == 0:
+            return np.full((rows, chunks), self.per_row, dtype=np.int64)
+        return unpack_integers(self.counts, self.width, rows * chunks).reshape(rows, chunks)
+
+
+@dataclass(frozen=True, eq=False)
+class List(Support):
+    """A column number an entry: ELL when every row has as many entries, else CSR."""
+
+    counted: Counted
+    n: int
+    column_bits: int
+    columns: Bytes
+
+    kind: ClassVar[str] = "list"
+
+    @property
+    def kernel(self) -> Any:
+        """Numbers are scattered."""
+        return gather.gather_list
+
+    @classmethod
+    def build(cls, mask: Mask, rows: Counts, *, uniform: bool) -> "List":
+        """Number the columns, in as few bits as hold D - 1.
+
+        Raises:
+            DataError: ``uniform`` is asked for and rows differ.
+        """
+        counts = mask.row_counts[rows]
+        if uniform and len(counts) and counts.min() < counts.max():
+            raise DataError(
+                f"Rows have from {counts.min()} to {counts.max()} entries; ELL needs as many in each. Use csr."
+            )
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        columns = np.empty(int(starts[-1]), dtype=np.int64)
+        number.columns_of(mask.to_elements().bits, mask.shape[1], rows, starts, columns)
+        width = bits_for(mask.shape[1] - 1)
+        packed = frozen(pack_integers(columns, width))
+        return cls(Counted.build(counts[:, None], uniform=uniform), len(columns), width, packed)
+
+    @property
+    def header(self) -> Header:
+        """Widths."""
+        return {**self.counted.header, "column_bits": self.column_bits, "numbers": self.n}
+
+    def tensors(self) -> Tensors:
+        """Column numbers and counts."""
+        return {"indices.columns": self.columns, **self.counted.tensors()}
+
+    def kernel_arguments(self) -> tuple[Any, ...]:
+        """Counts, then columns."""
+        return *self.counted.kernel_arguments(), self.columns, self.column_bits
+
+    @classmethod
+    def from_tensors(cls, header: Header, tensors: Tensors, rows: int, dim: int) -> "List":
+        """Wrap the columns."""
+        if not 0 <= header["column_bits"] <= 32:
+            raise ValueError(f"{header['column_bits']} bits a column")
+        columns = stored(tensors, "indices.columns", np.uint8, buffer_bytes(header["numbers"] * header["column_bits"]))
+        return cls(
+            Counted.from_tensors(header, tensors, rows, 1, dim), header["numbers"], header["column_bits"], columns
+        )
+
+    def row_counts(self, rows: int, dim: int) -> Counts:
+        """As stored."""
+        return self.counted.unpack(rows)[:, 0]
+
+
+@dataclass(frozen=True, eq=False)
+class Combination(Support):
+    """The number of each chunk's subset of columns: as few bits as telling them apart takes."""
+
+    counted: Counted
+    width: int
+    n_bits: int
+    subsets: Bytes
+    subset_starts: npt.NDArray[np.unsignedinteger]
+
+    kind: ClassVar[str] = "combination"
+
+    @property
+    def kernel(self) -> Any:
+        """Subsets become masks, and numbers are spread."""
+        return gather.gather_combination
+
+    @classmethod
+    def build(cls, mask: Mask, rows: Counts) -> "Combination":
+        """Number the subset of each chunk of at most 64 columns."""
+        dim = mask.shape[1]
+        chunks, width = chunking(dim)
+        table = numbering(width)
+        bits = mask.to_elements().bits
+        counts = np.empty((len(rows), chunks), dtype=np.int64)
+        number.chunk_counts(bits, dim, rows, width, counts)
+        sizes = table.bits[counts].sum(axis=1)
+        n_bits = int(sizes.sum())
+        subsets = bit_buffer(n_bits)
+        number.number_subsets(bits, dim, rows, chunks, width, table.bits, *table.rank_arguments, subsets)
+        uniform = is_uniform(counts)
+        counted = Counted.build(counts, uniform=uniform)
+        return cls(counted, width, n_bits, frozen(subsets), NO_STARTS if uniform else start_array(sizes))
+
+    @cached_property
+    def _tables(self) -> tuple[Any, ...]:
+        table = numbering(self.width)
+        return table.bits, *table.unrank_arguments
+
+    @property
+    def header(self) -> Header:
+        """Widths."""
+        return {**self.counted.header, "subset_bits": self.n_bits}
+
+    def tensors(self) -> Tensors:
+        """Subset numbers, counts and starts."""
+        starts = {"indices.starts": self.subset_starts} if self.counted.width else {}
+        return {"indices.subsets": self.subsets, **starts, **self.counted.tensors()}
+
+    def kernel_arguments(self) -> tuple[Any, ...]:
+        """Counts, starts, subset numbers and the tables that read them."""
+        return (
+            *self.counted.kernel_arguments(),
+            self.subset_starts,
+            self.subsets,
+            self.width,
+            self.n_bits,
+            *self._tables,
+        )
+
+    @classmethod
+    def from_tensors(cls, header: Header, tensors: Tensors, rows: int, dim: int) -> "Combination":
+        """Wrap the numbers."""
+        chunks, width = chunking(dim)
+        counted = Counted.from_tensors(header, tensors, rows, chunks, width)
+        starts = NO_STARTS
+        if counted.width:
+            starts = stored(tensors, "indices.starts", np.unsignedinteger, n_starts(rows))
+        subsets = stored(tensors, "indices.subsets", np.uint8, buffer_bytes(header["subset_bits"]))
+        return cls(counted, width, header["subset_bits"], subsets, starts)
+
+    def row_counts(self, rows: int, dim: int) -> Counts:
+        """Sums of the chunks'."""
+        counts: Counts = self.counted.unpack(rows, -(-dim // self.width)).sum(axis=1)
+        return counts
+
+
+def is_uniform(counts: Counts) -> bool:
+    """Whether rows of one chunk all have as many entries, so that nothing need be stored of them."""
+    return counts.shape[1] == 1 and (counts.size == 0 or bool(counts.min() == counts.max()))
+
+
+SUPPORTS: dict[str, type[Support]] = {support.kind: support for support in (Full, Bitmap, List, Combination)}
