@@ -25,7 +25,7 @@ def frontier_figure(results: Results, metric: str | None = None) -> "Figure":
     best = choice.reference.metrics[metric].mean
     figure.add_hrect(
         y0=best * (1 - results.max_loss), y1=best, fillcolor=LIGHT["band"], line_width=0, layer="below",
-        annotation_text=f"within {results.max_loss:.0%} of the best dense table", annotation_position="top left",
+        annotation_text=f"within {results.max_loss:.0%} of the best dense table", annotation_position="bottom right",
         annotation_font={"size": 11, "color": LIGHT["row"]},
     )  # fmt: skip
     for family in FAMILIES:
@@ -44,14 +44,16 @@ def frontier_figure(results: Results, metric: str | None = None) -> "Figure":
         showlegend=False, name="chosen",
         marker={"size": 24, "symbol": "circle-open", "color": LIGHT["ink"], "line": {"width": 2}},
     )  # fmt: skip
+    sizes = [row.bytes_per_item or 1 for row in tables]
+    low, high = math.log10(min(sizes) / 1.4), math.log10(max(sizes) * 1.4)
+    at = math.log10(chosen.bytes_per_item or 1)
     figure.add_annotation(
-        x=math.log10(chosen.bytes_per_item or 1), y=chosen.metrics[metric].mean, text=f"<b>{safe(chosen.label)}</b>",
-        showarrow=True, arrowhead=0, arrowcolor=LIGHT["ink"], ax=-10, ay=-44, xanchor="right",
+        x=at, y=chosen.metrics[metric].mean, text=f"<b>{safe(chosen.label)}</b>", showarrow=True, arrowhead=0,
+        arrowcolor=LIGHT["ink"], ax=-18, ay=-46, xanchor="left" if at < low + 0.25 * (high - low) else "right",
         font={"size": 13, "color": LIGHT["ink"]},
     )  # fmt: skip
-    sizes = [row.bytes_per_item or 1 for row in tables]
-    ticks = [2**power for power in range(0, 24) if min(sizes) / 1.6 <= 2**power <= max(sizes) * 1.6]
-    figure.update_xaxes(type="log", tickvals=ticks, ticktext=[human_bytes(tick) for tick in ticks])
+    ticks = [2**power for power in range(24) if low <= math.log10(2**power) <= high]
+    figure.update_xaxes(type="log", range=[low, high], tickvals=ticks, ticktext=[human_bytes(tick) for tick in ticks])
     return figure
 
 
@@ -114,20 +116,20 @@ def bytes_figure(results: Results) -> "Figure":
     chosen = choose(results)
     extra = [row for row in (chosen.row, chosen.reference, chosen.rival) if row and row.breakdown]
     rows = sorted({row.label: row for row in [*tables, *extra]}.values(), key=_size, reverse=True)
-    n_items = results.dataset.items
-    figure = _figure("", "bytes per item", height=120 + 26 * len(rows))
-    parts = list(dict.fromkeys(part for row in rows for part in row.breakdown))
+    figure = _figure("", "", height=140 + 26 * len(rows))
+    parts = sorted({part for row in rows for part in row.breakdown}, key=lambda part: (part != "values", part))
     colours = [LIGHT[name] for name in ("quantised", "element", "row", "block", "low-rank", "dynamic", "other")]
     for number, part in enumerate(parts):
         figure.add_bar(
-            x=[row.breakdown.get(part, 0) / n_items for row in rows], y=[safe(row.label) for row in rows],
+            x=[row.breakdown.get(part, 0) / (row.bytes_total or 1) for row in rows],
+            y=[f"{safe(row.label)} · {human_bytes(row.bytes_per_item)}" for row in rows],
             orientation="h", name=safe(part), marker={"color": colours[number % len(colours)]},
             customdata=[human_bytes(row.breakdown.get(part, 0)) for row in rows],
-            hovertemplate="%{x:.3g} bytes an item, %{customdata} in all<extra>%{fullData.name}</extra>",
+            hovertemplate="%{x:.1%}, %{customdata}<extra>%{fullData.name}</extra>",
         )  # fmt: skip
-    figure.update_layout(barmode="stack", bargap=0.35)
+    figure.update_layout(barmode="stack", bargap=0.35, legend_traceorder="normal")
     figure.update_yaxes(automargin=True, showgrid=False)
-    figure.update_xaxes(showgrid=True, gridcolor=LIGHT["grid"])
+    figure.update_xaxes(showgrid=True, gridcolor=LIGHT["grid"], tickformat=".0%", range=[0, 1])
     return figure
 
 
@@ -145,7 +147,7 @@ def differences_figure(results: Results) -> "Figure":
         (one for one in shown if one.why == "dense at equal bytes" and one.a in front),
         key=lambda one: -_size(rows[one.a]),
     )
-    figure = _figure("", f"difference in {metric_name(results.headline)}, user by user", height=140 + 30 * len(front))
+    figure = _figure("", f"Δ {metric_name(results.headline)}", height=140 + 30 * len(front))
     groups = (("against the best dense table", dense, ""), ("against dense at equal bytes", equal, "-open"))
     for name, group, hollow in groups:
         if not group:
@@ -154,7 +156,8 @@ def differences_figure(results: Results) -> "Figure":
         figure.add_scatter(
             x=[one.difference for one in group], y=[safe(one.a) for one in group], mode="markers", name=name,
             marker={
-                "color": [LIGHT[rows[one.a].family] for one in group], "size": 10, "line": {"width": 2},
+                "color": (colours := [LIGHT[rows[one.a].family] for one in group]), "size": 10,
+                "line": {"width": 2, "color": colours},
                 "symbol": [_symbol(rows[one.a]) + hollow for one in group],
             },
             error_x=_error_bars(gaps, LIGHT["soft"]),
@@ -212,7 +215,7 @@ def _add_lines_without_table(figure: "Figure", results: Results, metric: str, ta
             continue
         figure.add_hline(
             y=mean, line={"color": LIGHT[row.family], "width": 1.5, "dash": "dot"},
-            annotation_text=f"{safe(row.label)} {mean:.3f}", annotation_position="bottom right",
+            annotation_text=f"{safe(row.label)} {mean:.3f}", annotation_position="top right",
             annotation_font={"size": 11, "color": LIGHT[row.family]},
         )  # fmt: skip
 
@@ -236,6 +239,7 @@ def _style(figure: "Figure", height: int) -> "Figure":
     )  # fmt: skip
     axis = {"gridcolor": LIGHT["grid"], "zeroline": False, "linecolor": LIGHT["grid"], "ticks": "", "automargin": True}
     axis["tickfont"] = axis["title_font"] = {"color": LIGHT["soft"], "size": 12}
+    axis["title_standoff"] = 14
     figure.update_xaxes(**axis, showgrid=False, showline=True)
     figure.update_yaxes(**axis)
     return figure

@@ -16,6 +16,12 @@ function figureOf(chart) {
     figure.layout.font.size = 11;
     figure.layout.margin.l = 44;
     figure.layout.margin.r = 8;
+    for (const note of figure.layout.annotations || []) note.font.size = 10;
+    const axis = figure.layout.xaxis;
+    if (axis.tickvals) {  // every second label, or they overlap
+      axis.tickvals = axis.tickvals.filter((_, i) => i % 2 === 0);
+      axis.ticktext = axis.ticktext.filter((_, i) => i % 2 === 0);
+    }
   }
   return figure;
 }
@@ -31,6 +37,8 @@ function setTheme(theme) {
   root.dataset.theme = theme;
   draw();
 }
+
+if (phone.matches) for (const extra of document.querySelectorAll("details")) extra.open = false;
 
 const prefersDark = window.matchMedia("(prefers-color-scheme: dark)");
 setTheme(prefersDark.matches ? "dark" : "light");

@@ -1,0 +1,83 @@
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import scipy.sparse as sp
+
+from recsparse.errors import ConfigError, DataError, FormatError
+from recsparse.evaluation import Evaluation, evaluate, split_digest
+from recsparse.interactions.interactions import Interactions
+from recsparse.models.popularity import Popularity
+
+
+def test_popularity_exactly(holdout_of):
+    """Popularity is deterministic, so its figures prove the evaluator: worked out by hand."""
+    model = Popularity().fit(sp.csr_array([[1, 1, 0, 1, 0], [1, 1, 0, 0, 0], [1, 0, 1, 0, 0]]))  # counts 3 2 1 1 0
+    holdout = holdout_of(
+        [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 1, 0, 0]], [[0, 1, 0, 0, 1], [0, 0, 0, 1, 0], [0] * 5]
+    )
+    # user 0 ranks 1 2 3 4 and wants 1, 4: ranks 1, 4. User 1 ranks 0 2 3 4 and wants 3: rank 3 (ties: 2 before 3).
+    evaluation = evaluate(model, holdout, ["ndcg@3", "recall@3", "mrr"], name="popularity")
+    ideal = 1 + 1 / math.log2(3)
+    np.testing.assert_allclose(evaluation.values("ndcg@3"), [1 / ideal, 1 / math.log2(4), np.nan], atol=1e-12)
+    np.testing.assert_allclose(evaluation.values("recall@3"), [0.5, 1.0, np.nan])
+    summary = evaluation.summaries["mrr"]
+    assert (summary.mean, summary.users, summary.without) == (pytest.approx((1 + 1 / 3) / 2), 2, 1)
+    assert evaluation.per_user["targets"].to_pylist() == [[1, 4], [3], []]
+    assert evaluation.per_user["ranks"].to_pylist() == [[1, 4], [3], []]
+    assert evaluation.per_user["candidates"].to_pylist() == [4, 4, 4]
+
+
+def test_any_metric_can_be_recomputed_from_the_file(tmp_path, random_case):
+    model, holdout = random_case()
+    evaluation = evaluate(model, holdout, ["ndcg@10"], role="validation", n_resamples=200, seed=3)
+    evaluation.save(tmp_path / "users.parquet")
+    again = Evaluation.load(tmp_path / "users.parquet")
+    pd.testing.assert_frame_equal(again.per_user.to_pandas(), evaluation.per_user.to_pandas())
+    assert (again.role, again.split, again.summaries) == ("validation", split_digest(holdout), evaluation.summaries)
+    other = evaluate(model, holdout, ["recall@7", "auc"])
+    for metric in other.metrics:
+        np.testing.assert_array_equal(again.values(metric), other.values(metric))
+    np.testing.assert_array_equal(again.ranking(model.items_).items, evaluation.ranking(model.items_).items)
+
+
+def test_a_damaged_file_says_so(tmp_path):
+    (tmp_path / "users.parquet").write_bytes(b"PAR1 nothing")
+    with pytest.raises(FormatError, match="cannot be read as an evaluation"):
+        Evaluation.load(tmp_path / "users.parquet")
+
+
+def test_a_model_fitted_on_the_targets_is_refused(by_table, holdout_of):
+    holdout = holdout_of([[1, 0, 0]], [[0, 1, 0]])
+    both = Interactions(holdout.history.matrix + holdout.target.matrix, holdout.target.users, holdout.target.items)
+    with pytest.raises(DataError, match=r"fitted on 1 of these targets .*'held-0'"):
+        evaluate(by_table(np.eye(3)).fit(both), holdout)
+    evaluate(by_table(np.eye(3)).fit(holdout.history), holdout)  # the history alone is the weak protocol
+
+
+def test_equal_seeds_give_equal_intervals_and_unknown_settings_are_refused(random_case):
+    model, holdout = random_case()
+    assert evaluate(model, holdout, seed=1).summaries == evaluate(model, holdout, seed=1).summaries
+    assert evaluate(model, holdout, seed=1).summaries != evaluate(model, holdout, seed=2).summaries
+    with pytest.raises(ConfigError, match="no metric"):
+        evaluate(model, holdout, ["accuracy"])
+    with pytest.raises(ConfigError, match="each once"):
+        evaluate(model, holdout, ["mrr", "mrr"])
+    with pytest.raises(ConfigError, match="'train'"):
+        evaluate(model, holdout, role="train")
+
+
+def test_the_digest_sees_every_part_of_a_split(holdout_of):
+    base = holdout_of([[1, 0, 0]], [[0, 1, 0]])
+    same = holdout_of([[1, 0, 0]], [[0, 1, 0]])
+    assert split_digest(base) == split_digest(same)
+    renamed = Interactions(base.target.matrix, pa.table({"user_id": ["other"]}), base.target.items)
+    for other in (
+        holdout_of([[0, 0, 1]], [[0, 1, 0]]),
+        holdout_of([[1, 0, 0]], [[0, 0, 1]]),
+        SimpleNamespace(history=base.history, target=renamed),
+    ):
+        assert split_digest(other) != split_digest(base)
