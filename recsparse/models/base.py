@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,9 @@ _USERS = 1 << 14
 
 _SCORE_BYTES = 32 << 20
 """Scores in memory at a time."""
+
+
+Model = TypeVar("Model", bound="Recommender")
 
 
 class Recommender(BaseEstimator, ABC):  # type: ignore[misc]
@@ -156,7 +159,7 @@ class Recommender(BaseEstimator, ABC):  # type: ignore[misc]
         cold = np.empty(len(rows), dtype=np.bool_)
         for start in range(0, len(rows), _USERS):
             block = slice(start, min(start + _USERS, len(rows)))
-            history = _rows_or_empty(source.matrix, rows[block])
+            history = take_rows(source.matrix, rows[block])
             cold[block] = np.diff(history.indptr) == 0
             seen = history if exclude_seen else None
             items[block], scores[block] = self.best_items(trained[block], history, k, excluded=seen)
@@ -270,14 +273,26 @@ class Recommender(BaseEstimator, ABC):  # type: ignore[misc]
             (partial / "model.json").write_text(json.dumps(header, indent=2, default=_plain))
 
     @classmethod
+    def of_kind(cls, kind: str) -> type[Self]:
+        """The subclass known to files and configurations as ``kind``.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        kinds = {subclass.kind: subclass for subclass in _subclasses(cls)}
+        if kind not in kinds:
+            raise ConfigError(f"There is no model {kind!r} here; there are: {', '.join(sorted(kinds))}.")
+        return kinds[kind]
+
+    @classmethod
     def load(cls, directory: str | Path) -> Self:
         """Read what :meth:`save` wrote. Called on a subclass it refuses another kind; on the base it takes any."""
         directory = Path(directory)
         header = _read_header(directory / "model.json")
-        kinds = {subclass.kind: subclass for subclass in _subclasses(cls)}
-        if header["kind"] not in kinds:
-            raise FormatError(f"{directory} holds a {header['kind']!r} model; this reads {sorted(kinds)}.")
-        model = kinds[header["kind"]](**header["params"])
+        try:
+            model = cls.of_kind(header["kind"])(**header["params"])
+        except (ConfigError, TypeError) as error:
+            raise FormatError(f"{directory} holds a model that cannot be read here: {error}") from error
         try:
             model.items_ = pq.read_table(directory / "items.parquet")
             model.users_ = pq.read_table(directory / "users.parquet")
@@ -319,7 +334,7 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{value!r} cannot be written as JSON")
 
 
-def _rows_or_empty(matrix: sp.csr_array, rows: npt.NDArray[np.int64]) -> sp.csr_array:
+def take_rows(matrix: sp.csr_array, rows: npt.NDArray[np.int64]) -> sp.csr_array:
     """Take rows of a CSR; -1 gives an empty row."""
     taken = sp.csr_array(matrix[np.maximum(rows, 0)])
     if (rows >= 0).all():
@@ -345,7 +360,7 @@ def _read_header(path: Path) -> dict[str, Any]:
     return header
 
 
-def _subclasses(cls: type[Recommender]) -> Iterator[type[Recommender]]:
+def _subclasses(cls: type[Model]) -> Iterator[type[Model]]:
     if hasattr(cls, "kind"):
         yield cls
     for subclass in cls.__subclasses__():
