@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,24 +19,13 @@ from recsparse.evaluation.metrics import PerUser, check_metrics, per_user
 from recsparse.evaluation.ranking import Ranking, rank_targets
 from recsparse.files import atomic_file
 from recsparse.interactions.interactions import ITEM, USER, Interactions
+from recsparse.interactions.split import Holdout
 from recsparse.models.base import Recommender
 
 FORMAT_VERSION = 1
 DEFAULT_METRICS = ("ndcg@10", "ndcg@20", "ndcg@100", "recall@20", "recall@50")
 
 Role = Literal["validation", "test"]
-
-
-class HeldOut(Protocol):
-    """Users to evaluate on: what may be known of them, and what is to be found (same users, same order)."""
-
-    @property
-    def history(self) -> Interactions:
-        """What the model may see."""
-
-    @property
-    def target(self) -> Interactions:
-        """What it must find."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +113,7 @@ class Evaluation:
 
 def evaluate(
     model: Recommender,
-    holdout: HeldOut,
+    holdout: Holdout,
     metrics: Sequence[str] = DEFAULT_METRICS,
     *,
     name: str | None = None,
@@ -153,14 +142,13 @@ def evaluate(
         ConfigError: a metric is unknown.
 
     Example:
-        >>> from types import SimpleNamespace
         >>> import scipy.sparse as sp
         >>> from recsparse.models.popularity import Popularity
         >>> model = Popularity().fit(sp.csr_array([[1, 1, 0, 0], [0, 1, 1, 0], [0, 1, 0, 1]]))
         >>> user = pa.table({USER: ["new"]})
         >>> def only(item):
         ...     return Interactions(sp.csr_array(np.eye(4, dtype=np.float32)[[item]]), user, model.items_)
-        >>> evaluation = evaluate(model, SimpleNamespace(history=only(1), target=only(2)), ["ndcg@10", "mrr"])
+        >>> evaluation = evaluate(model, Holdout(only(1), only(2)), ["ndcg@10", "mrr"])
         >>> evaluation.summaries["mrr"].mean
         0.5
     """
@@ -190,7 +178,7 @@ def evaluate(
     )
 
 
-def split_digest(holdout: HeldOut) -> str:
+def split_digest(holdout: Holdout) -> str:
     """Identify users, histories and targets: SHA-256 over their ids and positions, hexadecimal."""
     digest = hashlib.sha256()
     for part in (holdout.history, holdout.target):
@@ -201,7 +189,7 @@ def split_digest(holdout: HeldOut) -> str:
     return digest.hexdigest()
 
 
-def check_not_fitted_on(model: Recommender, holdout: HeldOut) -> None:
+def check_not_fitted_on(model: Recommender, holdout: Holdout) -> None:
     """Refuse a model whose training data hold any of the targets.
 
     Raises:

@@ -1,19 +1,19 @@
 """How much of a user a model must know: quality against the number of history items."""
 
 from collections.abc import Sequence
-from types import SimpleNamespace
 
 import numpy as np
 
 from recsparse.errors import ConfigError
-from recsparse.evaluation.evaluate import Evaluation, HeldOut, Role, evaluate
+from recsparse.evaluation.evaluate import Evaluation, Role, evaluate
 from recsparse.interactions.interactions import Interactions
+from recsparse.interactions.split import Holdout
 from recsparse.models.base import Recommender
 
 
 def few_shot_curve(
     model: Recommender,
-    holdout: HeldOut,
+    holdout: Holdout,
     lengths: Sequence[int] = (1, 2, 3, 5, 10),
     metrics: Sequence[str] = ("ndcg@20",),
     *,
@@ -44,8 +44,7 @@ def few_shot_curve(
     """
     curve = {}
     for length in lengths:
-        history = first_items(holdout.history, length, seed=seed)
-        part = SimpleNamespace(history=history, target=holdout.target)
+        part = Holdout(first_items(holdout.history, length, seed=seed), holdout.target)
         curve[length] = evaluate(
             model, part, metrics, name=name, role=role, seen=holdout.history, n_resamples=n_resamples, seed=seed,
             n_jobs=n_jobs,

@@ -1,11 +1,10 @@
-from types import SimpleNamespace
-
 import numpy as np
 import pyarrow as pa
 import pytest
 import scipy.sparse as sp
 
 from recsparse.interactions.interactions import Interactions
+from recsparse.interactions.split import Holdout
 from recsparse.models.base import Recommender
 
 
@@ -46,7 +45,7 @@ def holdout_of():
         history, target = np.asarray(history, dtype=np.float32), np.asarray(target, dtype=np.float32)
         users = pa.table({"user_id": [f"held-{row}" for row in range(len(history))]})
         items = pa.table({"item_id": np.arange(history.shape[1])}) if items is None else items
-        return SimpleNamespace(
+        return Holdout(
             history=Interactions(sp.csr_array(history), users, items),
             target=Interactions(sp.csr_array(target), users, items),
         )

@@ -1,5 +1,4 @@
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,6 +9,7 @@ import scipy.sparse as sp
 from recsparse.errors import ConfigError, DataError, FormatError
 from recsparse.evaluation import Evaluation, evaluate, split_digest
 from recsparse.interactions.interactions import Interactions
+from recsparse.interactions.split import Holdout
 from recsparse.models.popularity import Popularity
 
 
@@ -78,6 +78,6 @@ def test_the_digest_sees_every_part_of_a_split(holdout_of):
     for other in (
         holdout_of([[0, 0, 1]], [[0, 1, 0]]),
         holdout_of([[1, 0, 0]], [[0, 0, 1]]),
-        SimpleNamespace(history=base.history, target=renamed),
+        Holdout(history=base.history, target=renamed),
     ):
         assert split_digest(other) != split_digest(base)

@@ -1,0 +1,140 @@
+"""The page as a reader's browser shows it."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from recsparse.report import write_report
+
+CHARTS = ("frontier", "differences", "bytes", "few_shot", "item_groups", "user_groups")
+
+
+@pytest.fixture(scope="module")
+def page(results, tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    write_report(results, path)
+    return path
+
+
+@pytest.fixture
+def opened(browser, page):
+    browser.resize(1280, 900)
+    browser.prefer("light")
+    browser.console(), browser.requests()  # of the page before
+    browser.open(page)
+    return browser
+
+
+def marks(browser, figure):
+    """How many points and bars a chart shows."""
+    return browser.run(
+        "return document.querySelectorAll(`[data-figure=figure-${arguments[0]}] .points path`).length", figure
+    )
+
+
+def test_every_chart_has_marks_and_nothing_complains(opened, results):
+    for figure in CHARTS:
+        assert marks(opened, figure) > 3, figure
+    # every table is a mark of the frontier, and the ring is one more
+    assert marks(opened, "frontier") == sum(bool(row.bytes_total) for row in results.rows) + 1
+    assert opened.console() == []
+
+
+def test_no_external_request(opened, page):
+    assert {url for url in opened.requests() if not url.startswith(("data:", "chrome:"))} == {page.as_uri()}
+
+
+def test_first_screen_answers_the_question(opened):
+    """Above the fold: which table, its bytes, what it costs, and the dense table of equal bytes."""
+    bottom, text = opened.run(
+        "const hero = document.querySelector('.hero'); return [hero.getBoundingClientRect().bottom, hero.innerText]"
+    )
+    assert bottom < 800
+    for words in ("Ship sparse d128, 12 kept, int8", "30 B", "17.1×", "NDCG@20", "equal bytes", "300 test users"):
+        assert words in text, words
+
+
+def test_sorting(opened):
+    def bytes_shown():
+        return opened.run("return [...document.querySelectorAll('#tables tbody tr')].map(r => r.cells[4].dataset.sort)")
+
+    click = "document.querySelectorAll('#tables thead button')[4].click()"
+    opened.run(click)
+    known = [float(cell) for cell in bytes_shown() if cell]
+    assert known == sorted(known)
+    assert bytes_shown()[-2:] == ["", ""], "what has no table goes last"
+    opened.run(click)
+    known = [float(cell) for cell in bytes_shown() if cell]
+    assert known == sorted(known, reverse=True)
+    assert bytes_shown()[-2:] == ["", ""]
+    labels = "document.querySelectorAll('#tables thead button')[0].click();"
+    shown = opened.run(
+        labels + "return [...document.querySelectorAll('#tables tbody tr')].map(r => r.cells[0].dataset.sort)"
+    )
+    assert shown[0] == "dense d128"
+
+
+def test_filter_shows_the_frontier(opened, results):
+    opened.run("document.querySelector('[data-show=front]').click()")
+    shown = opened.run("return [...document.querySelectorAll('#tables tbody tr')].filter(r => !r.hidden).length")
+    assert 5 < shown < len(results.rows)
+
+
+def test_dark_follows_the_reader_and_the_button(opened):
+    colour = "return getComputedStyle(document.querySelector('.hero')).backgroundColor"
+    stroke = "return getComputedStyle(document.querySelector('[data-figure=figure-frontier] .gtitle, .xtitle')).fill"
+    light = opened.run(colour), opened.run(stroke)
+    opened.prefer("dark")
+    dark = opened.run(colour), opened.run(stroke)
+    assert light[0] != dark[0]
+    assert light[1] != dark[1]
+    opened.run("document.querySelector('.toggle').click()")
+    assert (opened.run(colour), opened.run(stroke)) == light
+
+
+def test_a_phone_scrolls_only_down(opened, page):
+    opened.resize(390, 844, phone=True)
+    opened.open(page)
+    assert opened.run("return document.documentElement.scrollWidth") == 390
+    widest = opened.run("return Math.max(...[...document.querySelectorAll('.chart svg')].map(s => s.clientWidth))")
+    assert widest <= 390
+    assert marks(opened, "frontier") > 3
+
+
+def test_paper_keeps_the_charts(opened):
+    pdf = opened.devtools("Page.printToPDF", printBackground=True, preferCSSPageSize=True)["data"]
+    assert len(pdf) > 50_000
+    assert opened.run("return document.documentElement.dataset.theme") == "light"
+
+
+def test_screenshot_is_kept(opened, tmp_path):
+    folder = Path(os.environ.get("RECSPARSE_SCREENSHOTS", tmp_path))
+    opened.screenshot(folder / "report.png")
+    assert (folder / "report.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_markup_in_names_stays_text(browser, results, tmp_path):
+    evil = "</script><img src=x onerror=document.title='owned'><b>bold</b>"
+    rows = [row.model_copy(update={"label": evil + row.label}) for row in results.rows]
+    comparisons = [one.model_copy(update={"a": evil + one.a, "b": evil + one.b}) for one in results.comparisons]
+    dataset = results.dataset.model_copy(update={"title": evil, "citation": evil})
+    claims = [claim.model_copy(update={"evidence": evil}) for claim in results.claims]
+    nasty = results.model_copy(
+        update={
+            "run": evil,
+            "rows": rows,
+            "dataset": dataset,
+            "claims": claims,
+            "comparisons": comparisons,
+            "warnings": [evil],
+        }
+    )
+    write_report(nasty, tmp_path / "evil.html")
+    browser.resize(1280, 900)
+    browser.open(tmp_path / "evil.html")
+    assert browser.run("return document.title") != "owned"
+    assert browser.run("return document.querySelectorAll('body img, main b, main script').length") == len(claims)
+    assert marks(browser, "frontier") > 3
+    assert "<img" in browser.run("return document.querySelector('h1').innerText")
+    assert "<img" not in (tmp_path / "evil.md").read_text()

@@ -1,0 +1,64 @@
+import pytest
+
+from recsparse.report import choose
+from recsparse.report.markdown import to_markdown
+from recsparse.report.words import human_bytes, metric_name, signed, verdict
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (6, "6 B"),
+        (26.41, "26.4 B"),
+        (999.4, "999 B"),
+        (999.9, "1 kB"),
+        (50_500, "50.5 kB"),
+        (3.2e12, "3.2 TB"),
+    ],
+)
+def test_bytes(count, text):
+    assert human_bytes(count) == text
+
+
+def test_names_and_signs():
+    assert metric_name("recall_capped@20") == "Recall (capped)@20"
+    assert metric_name("r_precision") == "R-PRECISION"
+    assert (signed(-0.01234), signed(float("nan"))) == ("−0.0123", "–")
+
+
+def test_the_verdict_says_size_cost_rival_and_basis(results):
+    title, sentences = verdict(results, choose(results))
+    assert title == "Ship sparse d128, 12 kept, int8"
+    assert "30 B an item, 50.5 kB in all: 17.1 times smaller than dense d128 (512 B an item)" in sentences[0]
+    assert "from 0.406 to 0.401 (−1.4 %); user by user −0.0055 [" in sentences[1]
+    assert "dense d16 int8" in sentences[2]
+    assert "is better" in sentences[2]
+    assert "chosen on 100 validation users; all figures are of 300 test users" in sentences[3]
+
+
+def test_the_verdict_admits_that_sparsity_does_not_pay(results):
+    dense = [row for row in results.rows if row.family in ("dense", "quantised")]
+    title, sentences = verdict(only := results.model_copy(update={"rows": dense}), choose(only))
+    assert title == "Ship dense d32 int8" or title.startswith("Ship dense")
+    assert any("fewer bits are the better way" in sentence for sentence in sentences)
+
+
+def test_the_verdict_when_nothing_smaller_is_good_enough(results):
+    strict = results.model_copy(update={"rows": [results.row("dense d128"), results.row("dense d8 int4")]})
+    title, sentences = verdict(strict, choose(strict))
+    assert title == "Ship dense d128"
+    assert "No smaller table is within 2%" in sentences[0]
+
+
+def test_the_verdict_warns_of_a_choice_made_on_test(results):
+    rows = [row.model_copy(update={"validation": {}}) for row in results.rows]
+    blind = results.model_copy(update={"rows": rows})
+    assert "optimistic" in verdict(blind, choose(blind))[1][-1]
+
+
+def test_markdown_has_every_row_and_claim(results):
+    text = to_markdown(results)
+    assert text.count("\n| ") == len(results.rows) + 1 + len(results.claims) + 1
+    assert "**sparse d128, 12 kept, int8**" in text
+    assert "| **does not hold** |" in text
