@@ -72,6 +72,11 @@ def list_cards() -> list[str]:
     return sorted(file.stem for file in _directory().glob("*.toml"))
 
 
+def all_cards() -> list[Card]:
+    """Read every card, a family of datasets as one."""
+    return [read_card(_directory() / f"{name}.toml") for name in list_cards()]
+
+
 def load_card(name: str) -> Card:
     """Read a card by its name; ``name:variant`` picks one variant of a family of datasets.
 
