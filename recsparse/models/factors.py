@@ -1,15 +1,18 @@
 """Models that rank by the product of a user's vector and a packed item table."""
 
+from copy import copy
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
+from sklearn.utils.validation import check_is_fitted
 
 from recsparse.interactions.interactions import Rows
 from recsparse.kernels.products import top_products
 from recsparse.models.base import Queries, Recommender, Scores
-from recsparse.tables import Table, load_table, save_table
+from recsparse.tables import Table, load_table, pack, save_table
 
 ITEM_TABLE = "item_table.safetensors"
 
@@ -43,6 +46,14 @@ class FactorModel(Recommender):
 
         n_items = table.shape[0] if candidates is None else len(candidates)
         return top_products(queries, decode, n_items, k, excluded.indptr, excluded.indices)
+
+    def repack(self, value_type: str) -> Self:
+        """A fitted copy whose item table is stored in another value type, without training again."""
+        check_is_fitted(self, "item_table_")
+        other = copy(self)
+        other.set_params(value_type=value_type)
+        other.item_table_ = pack(self.item_table_.to_dense(), value_type=value_type)
+        return other
 
     def _save_state(self, directory: Path) -> None:
         save_table(self.item_table_, directory / ITEM_TABLE)

@@ -1,7 +1,7 @@
 """Half-steps of alternating least squares: all rows of one side, given the other side's factors."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ from recsparse.kernels.lapack import ROUTINES
 from recsparse.parallel import for_ranges
 
 Dense = npt.NDArray[np.float32]
-Factors = Dense | sp.csr_array
+Factors: TypeAlias = Dense | sp.csr_array
 
 _STEP = 32
 _NOTHING: Dense = np.empty(0, dtype=np.float32)
@@ -59,7 +59,7 @@ class ImplicitLoss:
         out = np.empty((side.shape[0], shared.shape[0]), dtype=np.float32)
         rows = (ROUTINES, side.indptr, side.indices, side.data)
         if isinstance(factors, np.ndarray):
-            task = (*rows, factors, shared, self.ridge(side), out)
+            task: tuple[Any, ...] = (*rows, factors, shared, self.ridge(side), out)
             kernel: Any = kernels.solve_dense
         else:
             task = (*rows, factors.indptr, factors.indices, factors.data, shared, self.ridge(side), out)

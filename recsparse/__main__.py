@@ -1,0 +1,5 @@
+"""``python -m recsparse``."""
+
+from recsparse.cli import main
+
+main()

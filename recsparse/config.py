@@ -1,0 +1,110 @@
+"""What a pipeline file says: data, split, models and what to measure, as one TOML file checked before anything runs."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from recsparse.errors import ConfigError
+from recsparse.interactions.cleaning import Cleaning
+from recsparse.interactions.source import Source, Spec
+from recsparse.validation import validate
+
+Kind = Literal["popularity", "ease", "slim", "item-knn", "ials", "mf", "lightgcn", "sparse-ease"]
+ValueType = Literal["fp32", "fp16", "bf16", "int8", "int6", "int5", "int4", "int3", "int2"]
+
+
+class Data(Spec):
+    """What to build the matrix from."""
+
+    source: str | Source
+    """A dataset card's name, a path, or a table that describes the files."""
+    from_path: Path | None = None
+    """The card's files, where they are on this machine already."""
+    cleaning: Cleaning = Cleaning()
+    memory_limit: str | None = None
+    """DuckDB's limit, for example 4GB."""
+
+
+class SplitBy(Spec):
+    """How to cut it; ``options`` are those of the protocol."""
+
+    protocol: str = "strong"
+    seed: int = 0
+    options: dict[str, Any] = {}
+
+
+class ModelSpec(Spec):
+    """A model and the rows of the report it gives: one for each combination of ``sweep`` and value type.
+
+    Names in ``sweep`` and ``tune`` may reach into a recipe: ``recipe.density``.
+    """
+
+    kind: Kind
+    params: dict[str, Any] = {}
+    sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    """Settings that make rows of their own: each value, and each combination, is one."""
+    tune: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    """Settings chosen for each row by the headline metric on the validation users."""
+    value_types: Annotated[list[ValueType], Field(min_length=1)] = ["fp32"]
+    """How the item table's values are stored: one training, a row for each."""
+
+
+class Evaluation(Spec):
+    """What to measure on the test users."""
+
+    metrics: list[str] = ["ndcg@10", "ndcg@20", "ndcg@100", "recall@20", "recall@50"]
+    headline: str = "ndcg@20"
+    """The metric that settings, and the table to ship, are chosen by."""
+    max_loss: Annotated[float, Field(ge=0, lt=1)] = 0.02
+    """The relative loss of the headline metric that is acceptable for a smaller table."""
+    few_shot: list[NonNegativeInt] = [1, 2, 3, 5, 10]
+    """History lengths of the few-shot curve; empty for none."""
+    seed: int = 0
+    """Of the bootstrap."""
+
+
+class Recommendations(Spec):
+    """What to recommend with the table that ships."""
+
+    top: PositiveInt = 20
+
+
+class RunConfig(Spec):
+    """A pipeline file.
+
+    Example:
+        >>> document = {"name": "mine", "data": {"source": "r.csv"}, "models": [{"kind": "ease"}]}
+        >>> config = RunConfig.model_validate(document)
+        >>> str(config.directory), config.split.protocol
+        ('runs/mine', 'strong')
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Also the run's directory below ``runs/``."""
+    data: Data
+    split: SplitBy = SplitBy()
+    models: Annotated[list[ModelSpec], Field(min_length=1)]
+    evaluation: Evaluation = Evaluation()
+    recommendations: Recommendations = Recommendations()
+
+    @property
+    def directory(self) -> Path:
+        """Where the run is kept."""
+        return Path("runs") / self.name
+
+
+def read_config(path: Path) -> RunConfig:
+    """Read a pipeline file.
+
+    Raises:
+        ConfigError: it cannot be read, is not TOML, or a key or value in it is wrong; the message names which.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}.") from error
+    return validate(RunConfig, document, str(path))

@@ -1,0 +1,128 @@
+"""The rows of a report that a pipeline file asks for."""
+
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from recsparse.config import ModelSpec, RunConfig
+from recsparse.errors import ConfigError
+from recsparse.models import Recommender
+from recsparse.report.results import Family
+from recsparse.sparsity import Recipe
+
+_NAMES = {
+    "popularity": "Popularity", "ease": "EASE", "slim": "SLIM", "item-knn": "Item-kNN", "ials": "iALS", "mf": "MF",
+    "lightgcn": "LightGCN", "sparse-ease": "Sparse EASE",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Training:
+    """One model to tune and fit, and the value types its table is stored in.
+
+    Attributes:
+        kind: the model's kind.
+        params: its settings but those tuned.
+        candidates: settings to choose from on the validation users; one empty dict where nothing is tuned.
+        value_types: one row of the report each.
+    """
+
+    kind: str
+    params: dict[str, Any]
+    candidates: tuple[dict[str, Any], ...]
+    value_types: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """What the trained table is called: model, dim, and what of it is kept."""
+        words = [_NAMES[self.kind]]
+        if "dim" in self.params:
+            words.append(str(self.params["dim"]))
+        if recipe := self.recipe:
+            kept = recipe.density * self.params.get("dim", 1)
+            words.append(f"rows {recipe.density:.0%}" if recipe.granularity.kind == "row" else
+                         f"{recipe.granularity.kind} {kept:g}")  # fmt: skip
+        return " ".join(words)
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """How the table becomes sparse."""
+        recipe = self.params.get("recipe")
+        return None if recipe is None else Recipe.parse(recipe)
+
+    def label_of(self, value_type: str) -> str:
+        """The row's name."""
+        return self.label if value_type == "fp32" else f"{self.label} {value_type}"
+
+    def family_of(self, value_type: str) -> Family:
+        """What the row is, for the report's colours."""
+        if self.kind == "popularity":
+            return "popularity"
+        if self.kind in ("ease", "slim", "item-knn", "sparse-ease"):
+            return "item-item"
+        if recipe := self.recipe:
+            return recipe.granularity.kind
+        return "dense" if value_type == "fp32" else "quantised"
+
+
+def trainings(config: RunConfig) -> list[Training]:
+    """Every training of a pipeline file, in its order.
+
+    Raises:
+        ConfigError: a model does not have a setting, or two rows would have one name.
+    """
+    found = [training for number, spec in enumerate(config.models) for training in _of(spec, f"models.{number}")]
+    labels = [training.label_of(each) for training in found for each in training.value_types]
+    if twice := sorted({label for label in labels if labels.count(label) > 1}):
+        raise ConfigError(
+            f"Two rows would be called {twice[0]!r}; they must differ in kind, dim, recipe or value type."
+        )
+    return found
+
+
+def make(kind: str, params: dict[str, Any], where: str = "params") -> Recommender:
+    """Make an unfitted model by its kind.
+
+    Raises:
+        ConfigError: the model has no such setting.
+    """
+    model = Recommender.of_kind(kind)
+    allowed = list(model._get_param_names())
+    if unknown := sorted(set(params) - set(allowed)):
+        raise ConfigError(f"{where}.{unknown[0]}: {kind} has no such setting; it has {', '.join(allowed) or 'none'}.")
+    made: Recommender = model(**params)
+    return made
+
+
+def with_settings(params: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """``params`` with more settings; a dotted name reaches into a nested one.
+
+    >>> with_settings({"recipe": {"granularity": "row"}}, {"recipe.density": 0.5})
+    {'recipe': {'granularity': 'row', 'density': 0.5}}
+    """
+    result = deepcopy(params)
+    for name, value in settings.items():
+        *outer, last = name.split(".")
+        place = result
+        for part in outer:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return result
+
+
+def _of(spec: ModelSpec, where: str) -> Iterator[Training]:
+    candidates = tuple(_combinations(spec.tune))
+    for settings in _combinations(spec.sweep):
+        params = with_settings(spec.params, settings)
+        for candidate in candidates:
+            model = make(spec.kind, with_settings(params, candidate), f"{where}.params")
+            if "value_type" in params or (spec.value_types != ["fp32"] and "value_type" not in model.get_params()):
+                raise ConfigError(f"{where}.value_types: set it there, and only for models that have a packed table.")
+        yield Training(spec.kind, params, candidates, tuple(spec.value_types))
+
+
+def _combinations(choices: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:
+    for values in product(*choices.values()):
+        yield dict(zip(choices, values, strict=True))
