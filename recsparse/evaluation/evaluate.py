@@ -71,6 +71,8 @@ class Evaluation:
 
     def ranking(self, items: pa.Table | None = None) -> Ranking:
         """The ranks again as arrays; with ``items`` (the catalogue) the targets are its rows, otherwise all 0."""
+        if "ranks" not in self.per_user.column_names:
+            raise DataError(f"{self.name} was pooled and has no ranks; it has {', '.join(self.metrics)}.")
         targets = self.per_user["targets"].combine_chunks()
         lengths = np.asarray(targets.value_lengths().to_numpy(zero_copy_only=False), dtype=np.int64)
         rows = np.zeros(int(lengths.sum()), dtype=np.int32)
@@ -119,6 +121,7 @@ def evaluate(
     name: str | None = None,
     role: Role = "test",
     seen: Interactions | None = None,
+    fold_in: bool = False,
     n_resamples: int = 1000,
     seed: int = 0,
     n_jobs: int | None = None,
@@ -132,6 +135,7 @@ def evaluate(
         name: the model's label; its class by default.
         role: ``"validation"`` where settings are chosen by these figures.
         seen: what is left out of the candidates; the histories by default.
+        fold_in: know users by their history alone, also where the model was trained on them.
         n_resamples: bootstrap draws.
         seed: of the draws; equal seeds draw the same users for every model.
         n_jobs: threads that rank.
@@ -156,7 +160,7 @@ def evaluate(
     if role not in ("validation", "test"):
         raise ConfigError(f"role is {role!r}; it is 'validation' or 'test'.")
     check_not_fitted_on(model, holdout)
-    ranking = rank_targets(model, holdout.history, holdout.target, seen=seen, n_jobs=n_jobs)
+    ranking = rank_targets(model, holdout.history, holdout.target, seen=seen, fold_in=fold_in, n_jobs=n_jobs)
     indptr = pa.array(ranking.indptr.astype(np.int32))
     item_ids = model.items_[ITEM].combine_chunks().take(pa.array(ranking.items))
     columns: dict[str, Any] = {

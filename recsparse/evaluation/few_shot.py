@@ -46,8 +46,8 @@ def few_shot_curve(
     for length in lengths:
         part = Holdout(first_items(holdout.history, length, seed=seed), holdout.target)
         curve[length] = evaluate(
-            model, part, metrics, name=name, role=role, seen=holdout.history, n_resamples=n_resamples, seed=seed,
-            n_jobs=n_jobs,
+            model, part, metrics, name=name, role=role, seen=holdout.history, fold_in=True, n_resamples=n_resamples,
+            seed=seed, n_jobs=n_jobs,
         )  # fmt: skip
     return curve
 

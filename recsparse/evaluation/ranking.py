@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from recsparse.errors import DataError
 from recsparse.interactions.interactions import Interactions
 from recsparse.kernels.metrics import target_ranks
+from recsparse.kernels.topk import top_k
 from recsparse.models.base import Recommender, Scores
 from recsparse.parallel import for_ranges
 
@@ -77,23 +78,39 @@ class Ranking:
 
 
 def score_blocks(
-    model: Recommender, history: Interactions, *, block_bytes: int = BLOCK_BYTES
+    model: Recommender, history: Interactions, *, fold_in: bool = False, block_bytes: int = BLOCK_BYTES
 ) -> Iterator[tuple[int, int, Scores]]:
     """Yield ``(start, stop, scores)`` over the users of ``history``, as ``recommend`` would score them.
 
-    A user with an empty history is answered by popularity, as in :meth:`Recommender.recommend`.
+    A user with an empty history is answered by popularity, as in :meth:`Recommender.recommend`. With ``fold_in`` users
+    are known by their history alone, also those whom a model was trained on.
     """
-    matrix = history.with_items(model.items_).matrix
-    n_users, n_items = matrix.shape
+    history = history.with_items(model.items_)
+    n_users, n_items = history.shape
     step = max(1, min(1024, block_bytes // (4 * n_items)))
     for start in range(0, n_users, step):
-        rows = sp.csr_array(matrix[start : start + step])
-        scores = np.asarray(model.scores(model.fold_in(rows)), dtype=np.float32)
+        rows = sp.csr_array(history.matrix[start : start + step])
+        stop = start + rows.shape[0]
+        users = Interactions(rows, history.users.slice(start, stop - start), history.items)
+        queries = model.fold_in(users) if fold_in else model.queries(users)
+        scores = np.asarray(model.scores(queries), dtype=np.float32)
         cold = np.diff(rows.indptr) == 0
         if cold.any():
             scores = np.array(scores)
             scores[cold] = model.popularity_
-        yield start, start + rows.shape[0], scores
+        yield start, stop, scores
+
+
+def best_items(
+    model: Recommender, history: Interactions, k: int, *, seen: Interactions | None = None
+) -> npt.NDArray[np.int32]:
+    """The ``k`` best unseen items of each user, (U, k) item rows, -1 where fewer remain; ties to the lower row."""
+    excluded = (history if seen is None else seen).with_items(model.items_).matrix
+    best = np.empty((history.shape[0], k), dtype=np.int32)
+    for start, stop, scores in score_blocks(model, history):
+        rows = sp.csr_array(excluded[start:stop])
+        best[start:stop] = top_k(np.ascontiguousarray(scores), k, rows.indptr, rows.indices)[0]
+    return best
 
 
 def rank_targets(
@@ -102,16 +119,18 @@ def rank_targets(
     target: Interactions,
     *,
     seen: Interactions | None = None,
+    fold_in: bool = False,
     n_jobs: int | None = None,
     block_bytes: int = BLOCK_BYTES,
 ) -> Ranking:
     """Rank every target against the whole catalogue, items seen left out.
 
     Args:
-        model: fitted; users are represented by ``model.fold_in(history)``.
+        model: fitted; users are represented by ``model.queries(history)``, as ``recommend`` does it.
         history: what the model may know of each user.
         target: what it is to find, the same users in the same order.
         seen: what is left out of each user's candidates; ``history`` by default.
+        fold_in: know users by ``history`` alone, also where the model was trained on them.
         n_jobs: threads that rank (the model has its own).
         block_bytes: scores in memory at a time.
 
@@ -135,7 +154,7 @@ def rank_targets(
     n_items = target_matrix.shape[1]
     ranks = np.empty(target_matrix.nnz, dtype=np.int64)
     bad = np.zeros(target_matrix.shape[0], dtype=np.bool_)
-    for first, last, scores in score_blocks(model, history, block_bytes=block_bytes):
+    for first, last, scores in score_blocks(model, history, fold_in=fold_in, block_bytes=block_bytes):
         if scores.shape != (last - first, n_items):
             raise DataError(f"The model scored {scores.shape}; {(last - first, n_items)} users x items were asked for.")
         block_bad = bad[first:last]

@@ -10,6 +10,7 @@ from scipy import stats
 from recsparse.errors import DataError
 from recsparse.evaluation.evaluate import Evaluation
 from recsparse.evaluation.intervals import summarise
+from recsparse.interactions.interactions import USER
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,8 @@ def check_comparable(a: Evaluation, b: Evaluation) -> None:
             f"{a.name} and {b.name} were evaluated on different splits ({a.split[:12]} and {b.split[:12]}); figures of "
             "different splits cannot be compared."
         )
+    if not a.per_user[USER].equals(b.per_user[USER]):
+        raise DataError(f"{a.name} and {b.name} hold their users in another order; pool both (one seed will do).")
     if a.role != b.role:
         raise DataError(f"{a.name} was evaluated for {a.role}, {b.name} for {b.role}; compare like with like.")
 
