@@ -1,26 +1,19 @@
 """From anybody's files to a dataset directory, without ever holding the data in memory."""
-# ruff: noqa: S608 (SQL is put together from our own names and from what the user's own source says)
 
-import hashlib
 import shutil
 from collections.abc import Callable
-from functools import partial as bind
 from pathlib import Path
-from typing import Any
 
 from recsparse.errors import DataError
 from recsparse.files import atomic_directory
 from recsparse.interactions.cards import list_cards, load_card
-from recsparse.interactions.cleaning import TRANSFORMS, Cleaning, drop_rare, filter_lines, merge_duplicates
-from recsparse.interactions.download import Progress, digest, silent
+from recsparse.interactions.cleaning import Cleaning
+from recsparse.interactions.download import Progress, silent
 from recsparse.interactions.engine import DuckDB, Engine
-from recsparse.interactions.features import join_features
 from recsparse.interactions.fetch import fetch, locate
-from recsparse.interactions.ids import id_type, number_ids
-from recsparse.interactions.layout import find_layout
-from recsparse.interactions.lines import read_lines, time_unit
+from recsparse.interactions.pipeline import Input, Run
 from recsparse.interactions.source import Ratings, Source
-from recsparse.interactions.store import PART_ENTRIES, part_name, write_info, write_sorted, write_stream
+from recsparse.interactions.store import read_info
 
 MakeEngine = Callable[[Path], Engine]
 """Gives an engine that keeps its tables and spill files in a directory, which is removed afterwards."""
@@ -82,134 +75,66 @@ def build(
         source = locate(load_card(source), root)
     if not isinstance(source, Source):
         source = Source(ratings=Ratings(path=str(source)))
-    with atomic_directory(directory, overwrite=overwrite) as partial:
+    given = Input(source, Path(root or "."), cleaning or Cleaning())
+    make = engine or (lambda work: DuckDB(work, memory_limit=memory_limit, threads=threads, progress=tell))
+    return _run(given, directory, name or directory.name, make, overwrite=overwrite, tell=tell)
+
+
+def append(
+    source: Source | Path | str,
+    directory: Path,
+    *,
+    root: Path | None = None,
+    engine: MakeEngine | None = None,
+    memory_limit: str | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Add new files to a dataset directory, cleaned as it was built; the old one stays until the new one is complete.
+
+    Known users and items keep their rows, new ones get the next. The result is, to the byte, what :func:`build` makes
+    of the old files followed by the new ones. Sums of fractions may differ in the last bit.
+
+    Features of the new source count before those the dataset has; its feature columns must be the same.
+
+    Args:
+        source: as for :func:`build`; it must have times if and only if the dataset has.
+        directory: the dataset.
+        root: see :func:`build`, as the others.
+        engine: as there.
+        memory_limit: as there.
+        threads: as there.
+        progress: as there.
+
+    Raises:
+        DataError: the new files do not hold what they should; or the dataset was cleaned by steps that would have to
+            see what they left out (minimum counts, k-core, a transform of a sum or count): build it from all files.
+    """
+    directory = Path(directory)
+    info = read_info(directory)
+    cleaning = Cleaning.model_validate(info.get("cleaning", {}))
+    if "cleaning" not in info or cleaning.needs_everything:
+        why = "was not made by build" if "cleaning" not in info else f"left out what was rare ({cleaning!r})"
+        raise DataError(f"{directory} {why}, so nothing can be appended to it; build it again from all files.")
+    if not isinstance(source, Source):
+        source = Source(ratings=Ratings(path=str(source)))
+    if (source.ratings.time is not None) != info["times"]:
+        have, lack = ("has", "have none") if info["times"] else ("has no", "have some")
+        raise DataError(f"{directory} {have} times and the new files {lack}; name or leave out their time column.")
+    tell = progress or silent
+    given = Input(source, Path(root or "."), cleaning, old=directory.resolve())
+    make = engine or (lambda work: DuckDB(work, memory_limit=memory_limit, threads=threads, progress=tell))
+    return _run(given, directory, info["name"], make, overwrite=True, tell=tell)
+
+
+def _run(given: Input, directory: Path, name: str, make: MakeEngine, *, overwrite: bool, tell: Progress) -> Path:
+    with atomic_directory(directory.resolve(), overwrite=overwrite) as partial:
         work = partial / ".work"
         work.mkdir()
-        made = engine(work) if engine else DuckDB(work, memory_limit=memory_limit, threads=threads, progress=tell)
+        engine = make(work)
         try:
-            run = _Run(
-                engine=made,
-                source=source,
-                root=Path(root or "."),
-                work=work,
-                cleaning=cleaning or Cleaning(),
-                tell=tell,
-            )
-            run.fill(partial, name or directory.name)
+            Run(engine, given, work, tell).fill(partial, name)
         finally:
-            made.close()
+            engine.close()
         shutil.rmtree(work)
     return directory
-
-
-class _Run:
-    """One build: what its steps share."""
-
-    def __init__(
-        self, *, engine: Engine, source: Source, root: Path, work: Path, cleaning: Cleaning, tell: Progress
-    ) -> None:
-        self.engine, self.source, self.root, self.work = engine, source, root, work
-        self.cleaning, self.tell = cleaning, tell
-        self.timed = source.ratings.time is not None
-        self.funnel: list[dict[str, Any]] = []
-        self.files: list[Path] = []
-
-    def fill(self, directory: Path, name: str) -> None:
-        """Write the dataset's files into ``directory``."""
-        self.encode()
-        self.clean()
-        self.write(directory, name)
-
-    def encode(self) -> None:
-        """Read and check the lines, then replace ids by codes."""
-        spec, engine = self.source.ratings, self.engine
-        self.tell("read", 0, None)
-        layout = find_layout(spec, self.root, self.work / "ratings", spec.user, spec.item, spec.value, spec.time)
-        self.files += layout.files
-        self.unit = time_unit(spec, layout)
-        lines = read_lines(engine, spec, layout)
-        self.tell("read", lines, lines)
-        condition, steps = filter_lines(engine, self.cleaning, self.timed)
-        self.funnel += [{"step": "read", "lines_before": lines, "lines_after": lines}, *steps]
-        if steps and not steps[-1]["lines_after"]:
-            raise DataError(f"No line is left after {steps[-1]['step']} (of {steps[-1]['lines_before']} before it).")
-        self.tell("number", 0, None)
-        number_ids(engine, spec, condition, {})
-        self.kinds = {table: id_type(engine, spec, table) for table in ("users", "items")}
-        value = "CAST(1 AS FLOAT) AS value" if self.cleaning.duplicates == "count" else "value"
-        engine.create(
-            "pairs",
-            f"SELECT x.code AS u, y.code AS i, {value}{', t' if self.timed else ''}, line FROM lines "
-            f"JOIN users x ON lines.user_id = x.raw JOIN items y ON lines.item_id = y.raw WHERE {condition}",
-        )
-        engine.drop("lines")
-
-    def clean(self) -> None:
-        """Merge repeated pairs, leave out what is rare, and close the gaps in the rows."""
-        self.tell("clean", 0, None)
-        (n_items,) = self.engine.rows("SELECT count(*) FROM items")[0]
-        self.funnel.append(merge_duplicates(self.engine, self.cleaning, self.timed, n_items))
-        dropped = drop_rare(self.engine, self.cleaning)
-        self.funnel += dropped
-        if dropped:
-            for table, axis in (("users", "u"), ("items", "i")):
-                self.engine.create(
-                    table,
-                    f"SELECT id, code AS old, CAST(row_number() OVER (ORDER BY code) - 1 AS INT) AS code FROM {table} "
-                    f"WHERE code IN (SELECT {axis} FROM pairs)",
-                )
-            self.engine.create(
-                "pairs",
-                f"SELECT x.code AS u, y.code AS i, value{', t' if self.timed else ''} FROM pairs "
-                "JOIN users x ON pairs.u = x.old JOIN items y ON pairs.i = y.old",
-            )
-
-    def write(self, directory: Path, name: str) -> None:
-        """Write users, items and parts, each part sorted on its own."""
-        coverage: dict[str, Any] = {}
-        shape = []
-        selects, consumers = [], []
-        for table, spec in (("users", self.source.users), ("items", self.source.items)):
-            select, covered, files = join_features(
-                self.engine, spec, table, root=self.root, work=self.work, id_kind=self.kinds[table]
-            )
-            selects.append(select)
-            consumers.append(bind(write_stream, file=directory / f"{table}.parquet"))
-            coverage |= {table: covered} if covered else {}
-            shape += [int(self.engine.rows(f"SELECT count(*) FROM {table}")[0][0])]
-            self.files += files
-        self.engine.consume(selects, consumers)
-        (directory / "interactions").mkdir()
-        value = TRANSFORMS.get(self.cleaning.transform or "", "value")
-        columns = f"u, i, CAST({value} AS FLOAT) AS value{', t' if self.timed else ''}"
-        ranges = self._ranges()
-        parts = self.engine.consume(
-            [f"SELECT {columns} FROM pairs WHERE u >= {a} AND u < {b} ORDER BY u, i" for a, b in ranges],
-            [
-                bind(write_sorted, file=directory / "interactions" / part_name(number), first=a, last=b)
-                for number, (a, b) in enumerate(ranges)
-            ],
-        )
-        about = {
-            "cleaning": self.cleaning.model_dump(exclude_defaults=True),
-            "ids": self.kinds,
-            "time_unit": self.unit,
-            "funnel": self.funnel,
-            "features": coverage,
-            "source": self._digest(),
-        }
-        write_info(directory, name, (shape[0], shape[1]), parts, times=self.timed, about=about)
-
-    def _ranges(self) -> list[tuple[int, int]]:
-        """Cut the users into parts of about :data:`PART_ENTRIES` interactions."""
-        rows = self.engine.rows(
-            "SELECT min(u), max(u) + 1 FROM (SELECT u, CAST(floor((sum(n) OVER (ORDER BY u) - n) / "
-            f"{PART_ENTRIES}) AS BIGINT) AS part FROM (SELECT u, count(*) AS n FROM pairs GROUP BY u) counts) cuts "
-            "GROUP BY part ORDER BY part"
-        )
-        return [(int(first), int(last)) for first, last in rows]
-
-    def _digest(self) -> dict[str, Any]:
-        files = [{"file": file.name, "sha256": digest(file)} for file in self.files]
-        whole = hashlib.sha256("".join(each["sha256"] for each in files).encode()).hexdigest()
-        return {"sha256": whole, "files": files}

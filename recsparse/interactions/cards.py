@@ -4,10 +4,11 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from recsparse.errors import ConfigError
 from recsparse.interactions.source import Source, Spec
+from recsparse.validation import validate
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -109,10 +110,7 @@ def read_card(file: Path) -> Card:
         ConfigError: the file is not TOML, a key is unknown, or a value is impossible.
     """
     try:
-        return Card.model_validate({"name": file.stem, **tomllib.loads(file.read_text(encoding="utf-8"))})
-    except tomllib.TOMLDecodeError as error:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: {error}.") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"{file}: {key}: {first['msg']}.") from error
+    return validate(Card, {"name": file.stem, **content}, str(file))

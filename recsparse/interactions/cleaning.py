@@ -42,7 +42,27 @@ class Cleaning(Spec):
     @property
     def needs_everything(self) -> bool:
         """Whether what these steps leave out could come back with more lines, so that appending is not possible."""
-        return bool(self.min_item or self.min_user or self.k_core)
+        late = self.transform is not None and self.duplicates in {"sum", "count"}
+        return bool(self.min_item or self.min_user or self.k_core or late)
+
+    @property
+    def line_value(self) -> str:
+        """SQL for what a line is worth before repeated pairs are merged.
+
+        Every transform is increasing, so that with ``last`` and ``max`` it may as well come first.
+        """
+        if self.duplicates == "count":
+            return "CAST(1 AS FLOAT)"
+        return "value" if self.duplicates == "sum" else f"CAST({self._transformed} AS FLOAT)"
+
+    @property
+    def pair_value(self) -> str:
+        """SQL for what a pair is worth once its lines are merged."""
+        return self._transformed if self.duplicates in {"sum", "count"} else "value"
+
+    @property
+    def _transformed(self) -> str:
+        return TRANSFORMS[self.transform] if self.transform else "value"
 
 
 TRANSFORMS = {"implicit": "1", "log1p": "ln(1 + value)", "sqrt": "sqrt(value)"}
@@ -85,8 +105,10 @@ def merge_duplicates(engine: Engine, cleaning: Cleaning, timed: bool, n_items: i
         t, merged = (", t", f", {time} AS t") if timed else ("", "")
         engine.create(
             "pairs",
-            f"SELECT u, i, value{t} FROM pairs WHERE {key} NOT IN (SELECT pair FROM repeated) UNION ALL "
-            f"SELECT u, i, {value} AS value{merged} FROM pairs WHERE {key} IN (SELECT pair FROM repeated) "
+            f"SELECT u, i, value{t} FROM pairs WHERE NOT EXISTS (SELECT 1 FROM repeated WHERE pair = {key}) "
+            "UNION ALL "
+            f"SELECT u, i, {value} AS value{merged} FROM pairs "
+            f"WHERE EXISTS (SELECT 1 FROM repeated WHERE pair = {key}) "
             "GROUP BY u, i",
         )
     engine.drop("repeated")

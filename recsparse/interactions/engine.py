@@ -21,14 +21,17 @@ Consumer = Callable[[Iterator[pa.RecordBatch]], Any]
 class Engine(Protocol):
     """Runs SQL over files. Column names are lower case; tables live until :meth:`close`."""
 
+    exact_lines: bool
+    """Whether ``line`` counts 0, 1, ..., not only upwards."""
+
     def scan(self, view: str, layout: Layout) -> None:
         """Make the lines of files a view with columns ``c1``, ``c2``, ..."""
 
     def create(self, table: str, select: str) -> None:
         """Keep the result of a query, which may read the table it replaces."""
 
-    def number(self, table: str, select: str) -> None:
-        """Keep the result of a query over one scan, with a column ``line``: 0, ... in the order of the files."""
+    def number(self, table: str, columns: Sequence[str], view: str, condition: str | None) -> None:
+        """Keep columns of one scan, with a column ``line`` that follows the order of the files and their lines."""
 
     def drop(self, *tables: str) -> None:
         """Forget tables."""
@@ -47,7 +50,7 @@ MACROS = """
 CREATE MACRO struct(a, b) AS row(a, b);
 CREATE MACRO unix_seconds(t) AS CAST(floor(epoch(t)) AS BIGINT);
 CREATE MACRO regexp_like(text, pattern) AS regexp_matches(text, pattern);
-CREATE MACRO split(text, separator) AS string_split(text, separator);
+CREATE MACRO split_text(text, separator) AS string_split(text, separator);
 """
 
 
@@ -60,6 +63,8 @@ class DuckDB:
         threads: None uses every core.
         progress: told the percentage of long queries.
     """
+
+    exact_lines = True
 
     def __init__(
         self, work: Path, *, memory_limit: str | None = None, threads: int | None = None, progress: Progress = silent
@@ -102,10 +107,10 @@ class DuckDB:
         self._run("SET preserve_insertion_order = false")  # saves memory; line numbers are in a column by now
         self._run(f"CREATE OR REPLACE TABLE {table} AS {select}")
 
-    def number(self, table: str, select: str) -> None:
-        """Keep the result of a query; a table's row ids are its insertion order, which DuckDB keeps as the files'."""
+    def number(self, table: str, columns: Sequence[str], view: str, condition: str | None) -> None:
+        """Keep columns of one scan; a table's row ids are its insertion order, which DuckDB keeps as the files'."""
         self._run("SET preserve_insertion_order = true")
-        self._run(f"CREATE TABLE {table}_lines AS {select}")
+        self._run(f"CREATE TABLE {table}_lines AS SELECT {', '.join(columns)} FROM {view} WHERE {condition or 'TRUE'}")
         self._run(f"CREATE VIEW {table} AS SELECT *, rowid AS line FROM {table}_lines")
         self._numbered.add(table)
 

@@ -1,8 +1,11 @@
 """The features of users and items, joined to the rows that the ratings gave them."""
 # ruff: noqa: S608 (SQL is put together from our own names and from what the user's own source says)
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from recsparse.errors import DataError
 from recsparse.interactions.engine import Engine, quoted
@@ -13,35 +16,87 @@ from recsparse.interactions.source import Column, Features
 TYPES = {"string": "STRING", "integer": "BIGINT", "float": "DOUBLE"}
 
 
+@dataclass(frozen=True)
+class Joined:
+    """What the users or items become."""
+
+    select: str
+    """The query, in row order."""
+    coverage: dict[str, int]
+    """Lines in the feature files, and how many of them have a known id."""
+    files: tuple[Path, ...]
+
+
 def join_features(
-    engine: Engine, spec: Features | None, table: str, *, root: Path, work: Path, id_kind: str
-) -> tuple[str, dict[str, Any], tuple[Path, ...]]:
-    """Give the query for ``users.parquet`` or ``items.parquet``, what it covers, and the files it reads.
+    engine: Engine, spec: Features | None, table: str, *, id_kind: str, root: Path, work: Path, old: Path | None
+) -> Joined:
+    """Join features to ``users`` or ``items`` (id, code), whose codes are dense.
 
     Args:
-        engine: has ``users`` or ``items`` (id, code) with dense codes.
+        engine: has the table.
         spec: the feature files; None for none.
         table: ``users`` or ``items``.
+        id_kind: ``BIGINT`` or ``STRING``.
         root: where the files' paths start.
         work: for what has to be extracted.
-        id_kind: ``BIGINT`` or ``STRING``.
+        old: the dataset that is appended to; its features count where the files say nothing.
 
     Raises:
-        DataError: an id has two lines, no id is known, or a value is not of the type that was asked for.
+        DataError: an id has two lines, no id is known, a value is not of the type that was asked for, or the columns
+            are not those of the old dataset.
     """
-    id_name = f"{table[:-1]}_id"
-    select = f"SELECT CAST(x.id AS {id_kind}) AS {id_name}"
-    if spec is None:
-        return f"{select} FROM {table} x ORDER BY x.code", {}, ()
-    layout = find_layout(spec, root, work / f"{table}-features", spec.id, *spec.columns.values())
+    before = _before(engine, table, old) if old else {}
+    coverage: dict[str, int] = {}
+    files: tuple[Path, ...] = ()
+    typed: dict[str, str] = {}
+    joins = f"{table} x"
+    if spec is not None:
+        layout = find_layout(spec, root, work / f"{table}-features", spec.id, *spec.columns.values())
+        coverage, files = _read(engine, spec, table, layout), layout.files
+        if old and list(before) != list(spec.columns):
+            raise DataError(f"{layout.files[0]} gives the features {list(spec.columns)}, {old} has {list(before)}.")
+        for number, (name, column) in enumerate(spec.columns.items()):
+            value = _typed(engine, table, layout, (name, column), number, before.get(name))
+            typed[name] = f"COALESCE({value}, b.f{number})" if old else value
+        joins += f" LEFT JOIN {table}_features f ON f.id = x.id"
+    elif before:
+        typed = {name: f"b.f{number}" for number, name in enumerate(before)}
+    if before:
+        joins += f" LEFT JOIN {table}_before b ON b.id = x.id"
+    columns = [f"CAST(x.id AS {id_kind}) AS {table[:-1]}_id", *(f"{sql} AS {_name(n)}" for n, sql in typed.items())]
+    return Joined(f"SELECT {', '.join(columns)} FROM {joins} ORDER BY x.code", coverage, files)
+
+
+def _before(engine: Engine, table: str, old: Path) -> dict[str, str]:
+    """Make ``users_before`` or ``items_before`` of the old dataset; give its features' types."""
+    file = old / f"{table}.parquet"
+    schema = pq.read_schema(file)
+    engine.scan(f"{table}_old", Layout((file,), "parquet", tuple(schema.names), ("text",) * len(schema), ()))
+    columns = ", ".join(f"c{place + 2} AS f{place}" for place in range(len(schema) - 1))
+    if not columns:
+        return {}
+    engine.create(f"{table}_before", f"SELECT CAST(c1 AS STRING) AS id, {columns} FROM {table}_old")
+    return {field.name: _kind(field.type) for field in list(schema)[1:]}
+
+
+def _kind(kind: pa.DataType) -> str:
+    if pa.types.is_integer(kind):
+        return "integer"
+    return "float" if pa.types.is_floating(kind) else "string"
+
+
+def _read(engine: Engine, spec: Features, table: str, layout: Layout) -> dict[str, int]:
+    """Make ``users_features`` or ``items_features`` (id, f0, f1, ...), one line an id."""
     engine.scan(f"{table}_files", layout)
-    columns = [f"{layout.sql(column)} AS f{number}" for number, column in enumerate(spec.columns.values())]
-    where = f" WHERE {spec.where}" if spec.where else ""
+    columns = "".join(f", {layout.sql(column)} AS f{number}" for number, column in enumerate(spec.columns.values()))
     engine.create(
         f"{table}_features",
-        f"SELECT trim(CAST({layout.sql(spec.id)} AS STRING)) AS id, {', '.join(columns)} FROM {table}_files{where}",
+        f"SELECT trim(CAST({layout.sql(spec.id)} AS STRING)) AS id{columns} FROM {table}_files "
+        f"WHERE {spec.where or 'TRUE'}",
     )
-    _refuse_repeats(engine, table, layout)
+    repeated = engine.rows(f"SELECT id, count(*) FROM {table}_features GROUP BY id HAVING count(*) > 1 LIMIT 1")
+    if repeated:
+        raise DataError(f"{layout.files[0]} has {repeated[0][1]} lines for the id {repeated[0][0]!r}; keep one.")
     known, lines = engine.rows(
         f"SELECT count(x.id), count(*) FROM {table}_features f LEFT JOIN {table} x ON f.id = x.id"
     )[0]
@@ -49,10 +104,7 @@ def join_features(
         raise DataError(
             f"None of the {lines} ids in {layout.files[0]} is one of the {table}' ids; is it the right column?"
         )
-    for number, (name, column) in enumerate(spec.columns.items()):
-        select += f", {_typed(engine, table, layout, (name, column), number)} AS {_name(name)}"
-    covered = {"lines": lines, "known": known}
-    return f"{select} FROM {table} x LEFT JOIN {table}_features f ON f.id = x.id ORDER BY x.code", covered, layout.files
+    return {"lines": lines, "known": known}
 
 
 def _name(name: str) -> str:
@@ -61,22 +113,18 @@ def _name(name: str) -> str:
     return name
 
 
-def _refuse_repeats(engine: Engine, table: str, layout: Layout) -> None:
-    repeated = engine.rows(f"SELECT id, count(*) FROM {table}_features GROUP BY id HAVING count(*) > 1 LIMIT 1")
-    if repeated:
-        raise DataError(f"{layout.files[0]} has {repeated[0][1]} lines for the id {repeated[0][0]!r}; keep one.")
-
-
-def _typed(engine: Engine, table: str, layout: Layout, feature: tuple[str, Column], number: int) -> str:
+def _typed(
+    engine: Engine, table: str, layout: Layout, feature: tuple[str, Column], number: int, before: str | None
+) -> str:
     """Give the SQL of one feature in its type."""
     name, column = feature
     value = f"f.f{number}"
     if column.separator is not None:
-        return f"split(nullif(trim({value}), ''), {quoted(column.separator)})"
+        return f"split_text(nullif(trim({value}), ''), {quoted(column.separator)})"
     if layout.type(column) in {"list", "number", "integer", "time"} and column.type == "auto":
         return value
     text = f"nullif(trim(CAST({value} AS STRING)), '')"
-    kind = column.type if column.type != "auto" else _seen_type(engine, table, number)
+    kind = before or (column.type if column.type != "auto" else _seen_type(engine, table, number))
     if kind != "string":
         wrong = engine.rows(
             f"SELECT f.id, {value} FROM {table}_features f WHERE {text} IS NOT NULL "

@@ -8,7 +8,7 @@ from recsparse.interactions.source import Ratings
 INTEGER = "^(0|-?[1-9][0-9]{0,18})$"
 
 
-def number_ids(engine: Engine, spec: Ratings, condition: str, known: dict[str, int]) -> None:
+def number_ids(engine: Engine, condition: str, known: dict[str, int]) -> None:
     """Make ``users`` and ``items`` (raw, id, code): codes 0, ... in order of the first line that is kept.
 
     Where the tables ``known_users`` and ``known_items`` (id, code) exist, ids found there keep their codes and new ones
@@ -16,7 +16,6 @@ def number_ids(engine: Engine, spec: Ratings, condition: str, known: dict[str, i
 
     Args:
         engine: has the table ``lines``.
-        spec: whether ids may become integers.
         condition: which lines are kept.
         known: how many users and items have codes already, ``{}`` for none.
 
@@ -34,9 +33,9 @@ def number_ids(engine: Engine, spec: Ratings, condition: str, known: dict[str, i
             select = f"SELECT raw, id, CAST(row_number() OVER (ORDER BY first) - 1 AS INT) AS code FROM {table}_seen"
         else:
             select = (
-                f"SELECT s.raw, s.id, k.code FROM {table}_seen s JOIN known_{table} k ON s.id = k.id UNION ALL "
+                f"SELECT s.raw, k.id, k.code FROM known_{table} k LEFT JOIN {table}_seen s ON s.id = k.id UNION ALL "
                 f"SELECT s.raw, s.id, CAST({known[table]} + row_number() OVER (ORDER BY first) - 1 AS INT) AS code "
-                f"FROM {table}_seen s WHERE s.id NOT IN (SELECT id FROM known_{table})"
+                f"FROM {table}_seen s WHERE NOT EXISTS (SELECT 1 FROM known_{table} k WHERE k.id = s.id)"
             )
         engine.create(table, select)
         engine.drop(f"{table}_seen")

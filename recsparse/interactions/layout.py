@@ -4,6 +4,8 @@ import csv
 import glob
 import gzip
 import json
+import secrets
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
@@ -139,6 +141,16 @@ def open_text(file: Path) -> IO[bytes]:
     if file.suffix == ".zst":
         return cast(IO[bytes], pa.input_stream(str(file), compression="zstd"))
     return file.open("rb")
+
+
+def plain(file: Path, work: Path) -> Path:
+    """Give a zst file unpacked below ``work``, for an engine that cannot read it, and any other file as it is."""
+    if file.suffix != ".zst":
+        return file
+    target = work / f"{secrets.token_hex(4)}-{file.stem}"
+    with open_text(file) as packed, target.open("wb") as unpacked:
+        shutil.copyfileobj(packed, unpacked, 1 << 20)
+    return target
 
 
 def _first_lines(file: Path, encoding: str) -> tuple[str, str]:

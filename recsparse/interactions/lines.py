@@ -42,8 +42,7 @@ def read_lines(engine: Engine, spec: Ratings, layout: Layout) -> int:
     unit = time_unit(spec, layout)
     if spec.time is not None and unit is not None:
         columns.append(f"{_time(layout, spec.time, unit)} AS t")
-    condition = f" WHERE {spec.where}" if spec.where else ""
-    engine.number("lines", f"SELECT {', '.join(columns)} FROM files{condition}")
+    engine.number("lines", columns, "files", spec.where)
     return _check(engine, spec, layout)
 
 
@@ -85,12 +84,9 @@ def _describe(engine: Engine, spec: Ratings, layout: Layout, role: str, *, fault
     line = engine.rows(f"SELECT min(line) FROM lines WHERE {fault}")[0][0]
     user, item = engine.rows(f"SELECT user_id, item_id FROM lines WHERE line = {line}")[0]
     column: Column = getattr(spec, role)
-    engine.number(
-        "faults",
-        f"SELECT CAST({layout.sql(column)} AS STRING) AS raw FROM files{f' WHERE {spec.where}' if spec.where else ''}",
-    )
+    engine.number("faults", [f"CAST({layout.sql(column)} AS STRING) AS raw"], "files", spec.where)
     text = engine.rows(f"SELECT raw FROM faults WHERE line = {line}")[0][0]
-    single = len(layout.files) == 1 and not spec.where
+    single = engine.exact_lines and len(layout.files) == 1 and not spec.where
     where = f"{layout.files[0]}, line {line + 1 + layout.header}" if single else f"{layout.files[0].parent}"
     name = column.name or (f"column {column.position}" if column.position else column.sql)
     wanted = {

@@ -4,6 +4,7 @@ A Parquet list column is CSR: Arrow's offsets are ``indptr``, its values ``indic
 :data:`GROUP_ENTRIES` interactions and never part of a user.
 """
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from recsparse.interactions.interactions import Interactions
 FORMAT_VERSION = 1
 PART_ENTRIES = 1 << 23
 GROUP_ENTRIES = 1 << 18
+GROUP_ROWS = 1 << 17
 
 Indptr = npt.NDArray[np.int64]
 
@@ -175,18 +177,28 @@ def cut(indptr: Indptr, size: int) -> Iterator[tuple[int, int]]:
 
 def write_table(table: pa.Table, file: Path) -> None:
     """Write the users or the items."""
-    pq.write_table(table, file, compression="zstd", row_group_size=1 << 17)
+    pq.write_table(table, file, compression="zstd", row_group_size=GROUP_ROWS)
 
 
 def write_stream(batches: Iterator[pa.RecordBatch], *, file: Path) -> int:
     """Write the rows of a query as the users or the items, without holding them all; give their number."""
-    rows = 0
     first = next(batches)
-    with pq.ParquetWriter(file, first.schema, compression="zstd") as writer:
-        for batch in (first, *batches):
-            writer.write_batch(batch)
-            rows += batch.num_rows
+    schema = pa.schema([pa.field(field.name, _plain(field.type)) for field in first.schema])
+    rows, waiting = 0, pa.Table.from_batches([first]).cast(schema)
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for batch in itertools.chain(batches, [None]):
+            if batch is not None:
+                waiting = pa.concat_tables([waiting, pa.Table.from_batches([batch]).cast(schema)])
+            while waiting.num_rows >= GROUP_ROWS or (batch is None and waiting.num_rows):
+                writer.write_table(waiting.slice(0, GROUP_ROWS))
+                rows += min(waiting.num_rows, GROUP_ROWS)
+                waiting = waiting.slice(GROUP_ROWS)
     return rows
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """Give the type without what engines call its parts, so that equal data make equal files."""
+    return pa.list_(pa.field("element", _plain(kind.value_type))) if pa.types.is_list(kind) else kind
 
 
 def write_part(
