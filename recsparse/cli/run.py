@@ -3,12 +3,16 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from recsparse.cli.console import AsJson, answer, out, progress
+
+if TYPE_CHECKING:
+    from recsparse.report import Choice, Results
 
 
 def run(
@@ -34,18 +38,42 @@ def run(
     if as_json:
         answer({"ship": choice.row.label, "bytes": choice.row.bytes_total, **paths}, as_json, "")
         return
-    metrics = [results.headline, *[metric for metric in results.metrics if metric != results.headline]]
-    table = Table(
-        "table", "bytes/item", *metrics, title=f"{results.dataset.title or results.dataset.name}", title_justify="left"
-    )
-    for row in results.rows:
-        size = "" if row.bytes_per_item is None else f"{row.bytes_per_item:,.1f}"
-        figures = [f"{row.metrics[metric].mean:.4f}" for metric in metrics]
-        figures[0] += f" [{row.metrics[metrics[0]].low:.3f}, {row.metrics[metrics[0]].high:.3f}]"
-        table.add_row(row.label, size, *figures, style="bold green" if row.label == choice.row.label else None)
-    out.print(table)
+    out.print(_table(results, choice))
     out.print(
-        f"Ship [bold]{choice.row.label}[/bold]: {choice.times_smaller:.1f} times smaller than {choice.reference.label}. "
-        f"All figures are means over {results.split.test_users:,} test users, with 95 % intervals."
+        f"Ship [bold]{choice.row.label}[/bold], {choice.times_smaller:.1f} times smaller than "
+        f"{choice.reference.label}: "
+        f"the smallest that loses at most {results.max_loss:.0%} on the validation users. "
+        f"Figures: {results.headline} of {results.split.test_users:,} test users, 95 % intervals."
     )
     answer(paths, as_json, "written")
+
+
+def _table(results: "Results", choice: "Choice") -> Table:
+    """Orientation rows, then the tables that no smaller one beats, each beside the best dense table of its size."""
+    from recsparse.report.choice import bytes_of, equal_bytes_rival
+
+    headline = results.headline
+    title = f"{results.dataset.title or results.dataset.name}: tables that no smaller one beats"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("table", "B/item", headline, "95 %", "best dense that small", headline):
+        table.add_column(name, no_wrap=True, justify="left" if name.startswith(("table", "best")) else "right")
+    ours = sorted((row for row in results.rows if row.bytes_per_item is not None), key=bytes_of)
+    best, frontier = -1.0, []
+    for row in ours:
+        if row.metrics[headline].mean > best:
+            best = row.metrics[headline].mean
+            frontier.append(row)
+    others = [row for row in results.rows if row.bytes_per_item is None]
+    for row in [*others, *frontier, *([choice.reference] if choice.reference not in frontier else [])]:
+        measured = row.metrics[headline]
+        rival = equal_bytes_rival(results.rows, row, headline) if row.bytes_per_item is not None else None
+        table.add_row(
+            row.label,
+            "" if row.bytes_per_item is None else f"{row.bytes_per_item:,.1f}",
+            f"{measured.mean:.4f}",
+            f"{measured.low:.3f}-{measured.high:.3f}",
+            "" if rival is None else rival.label,
+            "" if rival is None else f"{rival.metrics[headline].mean:.4f}",
+            style="bold green" if row.label == choice.row.label else None,
+        )
+    return table
