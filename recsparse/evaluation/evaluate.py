@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,8 @@ from recsparse.models.base import Recommender
 FORMAT_VERSION = 1
 DEFAULT_METRICS = ("ndcg@10", "ndcg@20", "ndcg@100", "recall@20", "recall@50")
 
-Role = Literal["validation", "test"]
+Role = Literal["validation", "test", "train"]
+"""What the users are for: choosing settings, the final figure, or (train) seeing how well a model recalls its data."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +35,8 @@ class Evaluation:
 
     Attributes:
         name: the model's label.
-        role: ``"validation"`` where settings were chosen on these users, ``"test"`` where nothing was.
+        role: ``"validation"`` where settings were chosen on these users, ``"test"`` where nothing was, ``"train"``
+            where the model was fitted on the very targets (to measure over-fitting).
         split: digest of the users, their histories and targets; two evaluations can be compared only if it is equal.
         metrics: names of the metric columns.
         per_user: a line a user: ``user_id``, ``history`` (items known of the user), ``candidates`` (items ranked),
@@ -121,6 +123,7 @@ def evaluate(
     name: str | None = None,
     role: Role = "test",
     seen: Interactions | None = None,
+    among: npt.NDArray[np.bool_] | None = None,
     fold_in: bool = False,
     n_resamples: int = 1000,
     seed: int = 0,
@@ -133,8 +136,9 @@ def evaluate(
         holdout: histories and targets.
         metrics: see :mod:`recsparse.evaluation.metrics` for names and formulas.
         name: the model's label; its class by default.
-        role: ``"validation"`` where settings are chosen by these figures.
+        role: ``"validation"`` where settings are chosen by these figures; ``"train"`` allows a model fitted on them.
         seen: what is left out of the candidates; the histories by default.
+        among: (I,) bool, rank these items only (cold ones, say); targets elsewhere do not count.
         fold_in: know users by their history alone, also where the model was trained on them.
         n_resamples: bootstrap draws.
         seed: of the draws; equal seeds draw the same users for every model.
@@ -157,10 +161,13 @@ def evaluate(
         0.5
     """
     names = check_metrics(metrics)
-    if role not in ("validation", "test"):
-        raise ConfigError(f"role is {role!r}; it is 'validation' or 'test'.")
-    check_not_fitted_on(model, holdout)
-    ranking = rank_targets(model, holdout.history, holdout.target, seen=seen, fold_in=fold_in, n_jobs=n_jobs)
+    if role not in get_args(Role):
+        raise ConfigError(f"role is {role!r}; it is one of {', '.join(get_args(Role))}.")
+    if role != "train":
+        check_not_fitted_on(model, holdout)
+    ranking = rank_targets(
+        model, holdout.history, holdout.target, seen=seen, among=among, fold_in=fold_in, n_jobs=n_jobs
+    )
     indptr = pa.array(ranking.indptr.astype(np.int32))
     item_ids = model.items_[ITEM].combine_chunks().take(pa.array(ranking.items))
     columns: dict[str, Any] = {

@@ -119,6 +119,7 @@ def rank_targets(
     target: Interactions,
     *,
     seen: Interactions | None = None,
+    among: npt.NDArray[np.bool_] | None = None,
     fold_in: bool = False,
     n_jobs: int | None = None,
     block_bytes: int = BLOCK_BYTES,
@@ -130,6 +131,7 @@ def rank_targets(
         history: what the model may know of each user.
         target: what it is to find, the same users in the same order.
         seen: what is left out of each user's candidates; ``history`` by default.
+        among: (I,), rank these items only, and count only targets among them; the whole catalogue by default.
         fold_in: know users by ``history`` alone, also where the model was trained on them.
         n_jobs: threads that rank (the model has its own).
         block_bytes: scores in memory at a time.
@@ -149,7 +151,7 @@ def rank_targets(
             f"The model's catalogue lacks items of {target.nnz - target_known.nnz} targets; "
             "evaluate it on the split it was trained for."
         )
-    target_matrix = _sorted(target_known.matrix)
+    target_matrix = _sorted(target_known.matrix if among is None else _columns(target_known, among))
     _check_disjoint(seen_matrix, target_matrix, target)
     n_items = target_matrix.shape[1]
     ranks = np.empty(target_matrix.nnz, dtype=np.int64)
@@ -158,9 +160,11 @@ def rank_targets(
         if scores.shape != (last - first, n_items):
             raise DataError(f"The model scored {scores.shape}; {(last - first, n_items)} users x items were asked for.")
         block_bad = bad[first:last]
+        # Below every finite score, and no target is there.
+        ranked = scores if among is None else np.where(among, scores, -np.inf)
         work = partial(
             target_ranks,
-            np.ascontiguousarray(scores),
+            np.ascontiguousarray(ranked, dtype=np.float32),
             seen_matrix.indptr[first : last + 1],
             seen_matrix.indices,
             target_matrix.indptr[first : last + 1],
@@ -179,9 +183,20 @@ def rank_targets(
         indptr=target_matrix.indptr,
         ranks=ranks[order],
         items=target_matrix.indices[order].astype(np.int32),
-        candidates=n_items - np.diff(seen_matrix.indptr),
+        candidates=_candidates(seen_matrix, among),
         n_items=n_items,
     )
+
+
+def _columns(interactions: Interactions, among: npt.NDArray[np.bool_]) -> sp.csr_array:
+    return interactions.select_entries(among[interactions.matrix.indices]).matrix
+
+
+def _candidates(seen: sp.csr_array, among: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.int64]:
+    if among is None:
+        return np.asarray(seen.shape[1] - np.diff(seen.indptr), dtype=np.int64)
+    counted = np.concatenate([[0], np.cumsum(among[seen.indices], dtype=np.int64)])
+    return np.asarray(among.sum() - np.diff(counted[seen.indptr]), dtype=np.int64)
 
 
 def _sorted(matrix: sp.csr_array) -> sp.csr_array:

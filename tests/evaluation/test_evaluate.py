@@ -66,8 +66,8 @@ def test_equal_seeds_give_equal_intervals_and_unknown_settings_are_refused(rando
         evaluate(model, holdout, ["accuracy"])
     with pytest.raises(ConfigError, match="each once"):
         evaluate(model, holdout, ["mrr", "mrr"])
-    with pytest.raises(ConfigError, match="'train'"):
-        evaluate(model, holdout, role="train")
+    with pytest.raises(ConfigError, match="'final'"):
+        evaluate(model, holdout, role="final")
 
 
 def test_the_digest_sees_every_part_of_a_split(holdout_of):
