@@ -17,7 +17,7 @@ def validate(model: type[Model], data: Any, where: str) -> Model:
         ConfigError: a key is unknown or missing, or a value is of the wrong type or impossible.
 
     Example:
-        >>> class Size(BaseModel):
+        >>> class Size(BaseModel, extra="forbid"):
         ...     rows: int
         >>> validate(Size, {"colour": "red"}, "size.toml")
         Traceback (most recent call last):

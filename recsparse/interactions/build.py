@@ -61,7 +61,7 @@ def build(
     Example:
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
-        >>> _ = (folder / "mine.csv").write_text("user_id,item_id\\nann,7\\nbob,7\\nann,9\\n")
+        >>> _ = (folder / "mine.csv").write_text("user_id,item_id\nann,7\nbob,7\nann,9\n")
         >>> from recsparse.interactions import read
         >>> read(build(folder / "mine.csv", folder / "data")).matrix.toarray()
         array([[1., 1.],
