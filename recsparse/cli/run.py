@@ -53,10 +53,10 @@ def _table(results: "Results", choice: "Choice") -> Table:
     from recsparse.report.choice import bytes_of, equal_bytes_rival
 
     headline = results.headline
-    title = f"{results.dataset.title or results.dataset.name}: tables that no smaller one beats"
+    title = f"{results.dataset.title or results.dataset.name}: tables that no smaller one beats, and the best dense one of each size"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("table", "B/item", headline, "95 %", "best dense that small", headline):
-        table.add_column(name, no_wrap=True, justify="left" if name.startswith(("table", "best")) else "right")
+    for name in ("table", "B/item", f"{headline}, 95 %", "best dense", headline):
+        table.add_column(name, no_wrap=True, justify="left" if name in ("table", "best dense") else "right")
     ours = sorted((row for row in results.rows if row.bytes_per_item is not None), key=bytes_of)
     best, frontier = -1.0, []
     for row in ours:
@@ -70,8 +70,7 @@ def _table(results: "Results", choice: "Choice") -> Table:
         table.add_row(
             row.label,
             "" if row.bytes_per_item is None else f"{row.bytes_per_item:,.1f}",
-            f"{measured.mean:.4f}",
-            f"{measured.low:.3f}-{measured.high:.3f}",
+            f"{measured.mean:.4f} {measured.low:.3f}-{measured.high:.3f}",
             "" if rival is None else rival.label,
             "" if rival is None else f"{rival.metrics[headline].mean:.4f}",
             style="bold green" if row.label == choice.row.label else None,
