@@ -53,7 +53,8 @@ def _table(results: "Results", choice: "Choice") -> Table:
     from recsparse.report.choice import bytes_of, equal_bytes_rival
 
     headline = results.headline
-    title = f"{results.dataset.title or results.dataset.name}: tables that no smaller one beats, and the best dense one of each size"
+    data = results.dataset.title or results.dataset.name
+    title = f"{data}: tables that no smaller one beats, and the best dense one of each size"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("table", "B/item", f"{headline}, 95 %", "best dense", headline):
         table.add_column(name, no_wrap=True, justify="left" if name in ("table", "best dense") else "right")
