@@ -10,7 +10,7 @@ from recsparse.interactions.interactions import ITEM
 def feature_matrix(items: pa.Table) -> tuple[sp.csr_array, list[str]]:
     """The categorical features of items, (I, F) float32 of zeros and ones, and their names ``column=value``.
 
-    Columns of strings and of lists of strings are categorical, but for strings half as many as the items or more
+    Columns of strings and of lists of strings are categorical, but for strings with over half as many values as items
     (a title identifies, it does not describe). Numbers and the id are left out; an item may have no feature.
 
     Example:
@@ -33,7 +33,7 @@ def feature_matrix(items: pa.Table) -> tuple[sp.csr_array, list[str]]:
             rows, flat = np.arange(len(values)), values
         there = np.asarray(flat.is_valid())
         codes = flat.filter(pa.array(there)).dictionary_encode()
-        if len(codes.dictionary) == 0 or (not listed and 2 * len(codes.dictionary) >= len(values)):
+        if len(codes.dictionary) == 0 or (not listed and 2 * len(codes.dictionary) > len(values)):
             continue
         shape = (len(values), len(codes.dictionary))
         block = sp.csr_array((np.ones(len(codes), np.float32), (rows[there], codes.indices.to_numpy())), shape=shape)

@@ -12,7 +12,9 @@ from recsparse.evaluation.evaluate import Evaluation
 from recsparse.interactions.interactions import USER
 
 
-def pool(evaluations: Sequence[Evaluation], *, name: str | None = None) -> Evaluation:
+def pool(
+    evaluations: Sequence[Evaluation], metrics: Sequence[str] | None = None, *, name: str | None = None
+) -> Evaluation:
     """Average each user's values over all evaluations in which the user has one.
 
     A user measured under five seeds is one observation, not five: stacking them would make intervals about sqrt(5) too
@@ -20,6 +22,7 @@ def pool(evaluations: Sequence[Evaluation], *, name: str | None = None) -> Evalu
 
     Args:
         evaluations: of one recipe: several seeds on one split, or several splits.
+        metrics: which; those measured by default, others are computed from the ranks.
         name: of the whole; that of the first by default.
 
     Returns:
@@ -29,16 +32,20 @@ def pool(evaluations: Sequence[Evaluation], *, name: str | None = None) -> Evalu
         raise DataError("There is no evaluation to pool; pass at least one.")
     first = evaluations[0]
     for other in evaluations[1:]:
-        if (other.metrics, other.role) != (first.metrics, first.role):
+        if (metrics is None and other.metrics != first.metrics) or other.role != first.role:
             raise DataError(f"{other.name} measured {other.metrics} for {other.role}, {first.name} {first.metrics} for "
                             f"{first.role}; pool like with like.")  # fmt: skip
-    frames = [one.per_user.select([USER, "history", "candidates", *first.metrics]).to_pandas() for one in evaluations]
+    names = first.metrics if metrics is None else tuple(metrics)
+    frames = [
+        one.per_user.select([USER, "history", "candidates"]).to_pandas().assign(**{m: one.values(m) for m in names})
+        for one in evaluations
+    ]
     whole = pd.concat(frames).groupby(USER, sort=True).mean().reset_index()
     table = pa.Table.from_pandas(whole, preserve_index=False)
     splits = sorted({one.split for one in evaluations})
     split = splits[0] if len(splits) == 1 else hashlib.sha256("".join(splits).encode()).hexdigest()
     return Evaluation(
-        name=first.name if name is None else name, role=first.role, split=split, metrics=first.metrics, per_user=table,
+        name=first.name if name is None else name, role=first.role, split=split, metrics=names, per_user=table,
         n_resamples=first.n_resamples, seed=first.seed,
     )  # fmt: skip
 

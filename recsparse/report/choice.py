@@ -40,18 +40,17 @@ def choose(results: Results) -> Choice:
     Raises:
         DataError: no row has a packed table.
     """
-    tables = [row for row in results.rows if row.bytes_total]
-    if not tables:
-        raise DataError("No row has a packed table, so there is nothing to choose from; pack one.")
-    role = "validation" if all(results.headline in row.validation for row in tables) else "test"
-
-    def quality(row: Row) -> float:
-        return _figure(row, results.headline, role).mean
-
-    reference = max([row for row in tables if row.family == "dense"] or tables, key=quality)
-    good_enough = [row for row in tables if quality(row) >= (1.0 - results.max_loss) * quality(reference)]
-    row = min(good_enough, key=lambda candidate: (bytes_of(candidate), -quality(candidate)))
+    role = _role(results)
+    reference = _reference(results)
+    row = min(good_enough(results), key=lambda one: (bytes_of(one), -_figure(one, results.headline, role).mean))
     return Choice(row, reference, equal_bytes_rival(results.rows, row, results.headline, role), role)
+
+
+def good_enough(results: Results) -> list[Row]:
+    """The tables whose headline metric is at most ``max_loss`` (relative) below the best dense fp32 table's."""
+    role = _role(results)
+    least = (1.0 - results.max_loss) * _figure(_reference(results), results.headline, role).mean
+    return [row for row in _tables(results) if _figure(row, results.headline, role).mean >= least]
 
 
 def equal_bytes_rival(rows: list[Row], row: Row, metric: str, role: str = "validation") -> Row | None:
@@ -98,6 +97,23 @@ def comparisons(
         Comparison.model_validate({**difference.to_dict(), "a": row.label, "b": other.label, "why": why})
         for difference, (row, other, why) in found
     ]
+
+
+def _tables(results: Results) -> list[Row]:
+    tables = [row for row in results.rows if row.bytes_total]
+    if not tables:
+        raise DataError("No row has a packed table, so there is nothing to choose from; pack one.")
+    return tables
+
+
+def _role(results: Results) -> str:
+    return "validation" if all(results.headline in row.validation for row in _tables(results)) else "test"
+
+
+def _reference(results: Results) -> Row:
+    tables, role = _tables(results), _role(results)
+    dense = [row for row in tables if row.family == "dense"]
+    return max(dense or tables, key=lambda row: _figure(row, results.headline, role).mean)
 
 
 def bytes_of(row: Row) -> int:

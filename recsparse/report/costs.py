@@ -1,0 +1,99 @@
+"""What a representation costs to serve and to make: latency, loading, conversion, memory."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recsparse.interactions.interactions import Interactions
+from recsparse.kernels.topk import top_k
+from recsparse.models.factors import FactorModel
+from recsparse.report.results import Cost, Latency
+from recsparse.tables import load_table, pack
+
+LOOKUP_BATCH = 64
+
+
+def measure_costs(
+    model: FactorModel, file: Path, histories: Interactions, *, k: int = 20, calls: int = 200, seed: int = 0
+) -> Cost:
+    """Time the packed table as it is served, on one machine and beside whatever else runs there.
+
+    - ``lookup``: one call for 64 random ids.
+    - ``top_k``: one user, already folded in, to the best ``k`` of all items.
+    - ``load_seconds``: the file to a table that has answered one lookup.
+    - ``convert_seconds``: the dense float32 array to the packed table.
+
+    Args:
+        model: fitted.
+        file: the saved item table.
+        histories: users to fold in for ``top_k``.
+        k: how many items.
+        calls: timed calls of each; a tenth as many go before, untimed.
+        seed: of the ids.
+    """
+    table = model.item_table_
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(0, table.shape[0], size=(calls, LOOKUP_BATCH))
+    queries = np.asarray(model.queries(histories.select_users(rng.integers(0, histories.shape[0], size=64))))
+    none, nothing = np.zeros(2, dtype=np.int64), np.zeros(0, dtype=np.int32)
+
+    def best(call: int) -> Any:
+        return top_k(table.scores(queries[call % 64][None, :]), k, none, nothing)
+
+    dense = table.to_dense()
+    return Cost(
+        convert_seconds=_seconds(lambda: pack(dense, value_type=table.value_type, layout=table.layout)),
+        load_seconds=_seconds(lambda: load_table(file).lookup(ids[0])),
+        file_bytes=file.stat().st_size,
+        lookup=_latency(lambda call: table.lookup(ids[call]), calls, LOOKUP_BATCH),
+        top_k=_latency(best, calls, 1),
+    )
+
+
+@dataclass
+class Peak:
+    """The most memory the process held at one time, bytes; None where the system does not say."""
+
+    bytes: int | None = None
+
+
+@contextmanager
+def peak_memory() -> Iterator[Peak]:
+    """Measure the process's peak resident memory within the block (Linux; elsewhere ``bytes`` stays None)."""
+    peak = Peak()
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+        known = True
+    except OSError:
+        known = False
+    yield peak
+    if known:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        peak.bytes = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+
+
+def _latency(call: Callable[[int], Any], calls: int, batch: int) -> Latency:
+    for number in range(max(1, calls // 10)):
+        call(number)
+    taken = np.empty(calls)
+    for number in range(calls):
+        began = time.perf_counter()
+        call(number)
+        taken[number] = time.perf_counter() - began
+    p50, p99 = 1000.0 * np.quantile(taken, [0.5, 0.99])
+    return Latency(p50_ms=float(p50), p99_ms=float(p99), batch=batch, calls=calls)
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    """The second of two runs: the first may compile a kernel."""
+    taken = 0.0
+    for _ in range(2):
+        began = time.perf_counter()
+        work()
+        taken = time.perf_counter() - began
+    return taken
