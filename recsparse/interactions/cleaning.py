@@ -83,7 +83,7 @@ def filter_lines(engine: Engine, cleaning: Cleaning, timed: bool) -> tuple[str, 
     counts = ", ".join(["count(*)", *(f"count(CASE WHEN {condition} THEN 1 END)" for condition in conditions)])
     kept = engine.rows(f"SELECT {counts} FROM lines")[0]
     funnel = [
-        {"step": step, "lines_before": kept[number], "lines_after": kept[number + 1]}
+        {"step": step, "before": {"lines": kept[number]}, "after": {"lines": kept[number + 1]}}
         for number, (step, _) in enumerate(steps)
     ]
     return (conditions[-1] if conditions else "TRUE"), funnel
@@ -112,7 +112,11 @@ def merge_duplicates(engine: Engine, cleaning: Cleaning, timed: bool, n_items: i
             "GROUP BY u, i",
         )
     engine.drop("repeated")
-    return {"step": f"duplicates: {cleaning.duplicates}", "before": before, "after": _count(engine)}
+    return {
+        "step": f"duplicates: {cleaning.duplicates}",
+        "before": {"interactions": before},
+        "after": {"interactions": _count(engine)},
+    }
 
 
 def drop_rare(engine: Engine, cleaning: Cleaning) -> Funnel:

@@ -2,6 +2,7 @@
 # ruff: noqa: S608 (SQL is put together from our own names and from what the user's own source says)
 
 import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,6 +77,7 @@ class DuckDB:
             config["threads"] = threads
         self.progress = progress
         self._numbered: set[str] = set()
+        self._expected: dict[str, int | None] = {}
         with _clear_errors():
             self.connection = duckdb.connect(str(work / "build.duckdb"), config=config)
             self.connection.execute(MACROS)
@@ -101,6 +103,7 @@ class DuckDB:
                 f"escape={quoted(layout.quote)}, encoding={quoted(layout.encoding)})"
             )
         self._run(f"CREATE VIEW {view} AS {select}")
+        self._expected[view] = layout.about
 
     def create(self, table: str, select: str) -> None:
         """Keep the result of a query, which may read the table it replaces."""
@@ -110,7 +113,10 @@ class DuckDB:
     def number(self, table: str, columns: Sequence[str], view: str, condition: str | None) -> None:
         """Keep columns of one scan; a table's row ids are its insertion order, which DuckDB keeps as the files'."""
         self._run("SET preserve_insertion_order = true")
-        self._run(f"CREATE TABLE {table}_lines AS SELECT {', '.join(columns)} FROM {view} WHERE {condition or 'TRUE'}")
+        with self._watched(self._expected.get(view)):
+            self._run(
+                f"CREATE TABLE {table}_lines AS SELECT {', '.join(columns)} FROM {view} WHERE {condition or 'TRUE'}"
+            )
         self._run(f"CREATE VIEW {table} AS SELECT *, rowid AS line FROM {table}_lines")
         self._numbered.add(table)
 
@@ -139,6 +145,25 @@ class DuckDB:
     def close(self) -> None:
         """Free everything."""
         self.connection.close()
+
+    @contextmanager
+    def _watched(self, expected: int | None) -> Iterator[None]:
+        """Tell every half second how many of the expected lines have been read."""
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.wait(0.5):
+                percent = self.connection.query_progress()
+                if expected is not None and percent >= 0:
+                    self.progress("read", int(expected * percent / 100), expected)
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
 
     def _run(self, statement: str) -> None:
         with _clear_errors():

@@ -3,6 +3,7 @@
 import fcntl
 import glob
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,12 +69,18 @@ def locate(card: Card, directory: Path) -> Source:
     Raises:
         FetchError: no origin's ratings are there.
     """
+    return locate_origin(card, directory).read
+
+
+def locate_origin(card: Card, directory: Path) -> Origin:
+    """Say which origin the files in ``directory`` are of, see :func:`locate`."""
     for origin in card.origins:
         read = origin.read
-        if _present(directory, read.ratings.path):
+        needed = [part.path for part in origin.parts.values() if part.path] or [read.ratings.path]
+        if all(_present(directory, path) for path in needed):
             users = read.users if read.users and _present(directory, read.users.path) else None
             items = read.items if read.items and _present(directory, read.items.path) else None
-            return read.model_copy(update={"users": users, "items": items})
+            return origin.model_copy(update={"read": read.model_copy(update={"users": users, "items": items})})
     expected = " or ".join(sorted({origin.read.ratings.path for origin in card.origins}))
     raise FetchError(f"{directory} does not hold the files of {card.name}: there is no {expected}.")
 
@@ -85,7 +92,7 @@ def _present(directory: Path, path: str) -> bool:
 def _fetch(card: Card, home: Path, tell: Progress) -> None:
     reasons = []
     for origin in card.origins:
-        if origin.url is None and origin.wheel is None:
+        if not origin.urls and origin.wheel is None:
             continue
         tell(f"fetch {card.name} from {origin.name}", 0, None)
         try:
@@ -107,12 +114,13 @@ def _fill(origin: Origin, home: Path, directory: Path, tell: Progress) -> None:
             wheel = download_wheel(origin.wheel, Path(work))
             verify(wheel, origin.sha256)
             _unpack(origin, wheel, directory)
-    elif origin.url is not None:
-        file = home.parent / f".{home.name}.download" / origin.url.rsplit("/", 1)[-1]
-        download(origin.url, file, sha256=origin.sha256, progress=tell)
+    waiting = home.parent / f".{home.name}.download"
+    for url in origin.urls:
+        file = download(url, waiting / url.rsplit("/", 1)[-1], sha256=origin.sha256, progress=tell)
         _unpack(origin, file, directory)
-        file.unlink()
-        file.parent.rmdir()
+    for member, sha256 in origin.files_sha256.items():
+        verify(directory / member, sha256)
+    shutil.rmtree(waiting, ignore_errors=True)
 
 
 def _unpack(origin: Origin, file: Path, directory: Path) -> None:
@@ -120,8 +128,6 @@ def _unpack(origin: Origin, file: Path, directory: Path) -> None:
         extract(file, directory, origin.members)
     else:
         os.link(file, directory / file.name)
-    for member, sha256 in origin.files_sha256.items():
-        verify(directory / member, sha256)
 
 
 def _take(card: Card, path: Path, home: Path) -> None:

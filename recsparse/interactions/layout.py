@@ -2,19 +2,17 @@
 
 import csv
 import glob
-import gzip
 import json
-import secrets
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsparse.errors import DataError, FormatError
 from recsparse.interactions.archives import extract
+from recsparse.interactions.convert import FORMS, convert
+from recsparse.interactions.opening import COMPRESSED, open_bytes
 from recsparse.interactions.source import Column, Files
 
 DELIMITERS = ("::", "\t", ";", "|", ",")
@@ -22,7 +20,6 @@ SUFFIXES = {
     ".csv": "csv", ".tsv": "csv", ".dat": "csv", ".txt": "csv", ".data": "csv", ".inter": "csv",
     ".jsonl": "json", ".ndjson": "json", ".json": "json", ".parquet": "parquet",
 }  # fmt: skip
-COMPRESSED = (".gz", ".zst")
 
 
 @dataclass(frozen=True)
@@ -40,6 +37,8 @@ class Layout:
     header: bool = False
     quote: str = '"'
     encoding: str = "utf-8"
+    about: int | None = None
+    """Lines to expect, from the length of the first ones; exact for Parquet."""
 
     def position(self, column: Column) -> int | None:
         """The column's index from 0; None for an expression.
@@ -82,6 +81,11 @@ def find_layout(spec: Files, root: Path, work: Path, *columns: Column | None) ->
         FormatError: a Parquet file is damaged.
     """
     files = _expand(spec, root, work)
+    if spec.format in FORMS:
+        table = work / f"{spec.format}.csv"
+        found = convert(spec.format, files, table, spec.missing)
+        first = _cut(_first_lines(table, "utf-8")[0], ",", '"')
+        return Layout((table,), "csv", found, ("text",) * len(found), tuple(first))
     formats = {spec.format or _format(file) for file in files}
     if len(formats) > 1:
         raise DataError(f"{root / spec.path} has files of several formats ({', '.join(sorted(formats))}); name one.")
@@ -100,7 +104,16 @@ def find_layout(spec: Files, root: Path, work: Path, *columns: Column | None) ->
     if not header:
         names = [f"c{position + 1}" for position in range(len(names))]
     return Layout(
-        files, "csv", tuple(names), ("text",) * len(names), tuple(first), delimiter, header, quote, spec.encoding
+        files,
+        "csv",
+        tuple(names),
+        ("text",) * len(names),
+        tuple(first),
+        delimiter,
+        header,
+        quote,
+        spec.encoding,
+        _expect(files),
     )
 
 
@@ -134,28 +147,18 @@ def _format(file: Path) -> str:
     return SUFFIXES.get(_suffix(file), "csv")
 
 
-def open_text(file: Path) -> IO[bytes]:
-    """Open a plain, gz or zst file for reading."""
-    if file.suffix == ".gz":
-        return cast(IO[bytes], gzip.open(file, "rb"))
-    if file.suffix == ".zst":
-        return cast(IO[bytes], pa.input_stream(str(file), compression="zstd"))
-    return file.open("rb")
-
-
-def plain(file: Path, work: Path) -> Path:
-    """Give a zst file unpacked below ``work``, for an engine that cannot read it, and any other file as it is."""
-    if file.suffix != ".zst":
-        return file
-    target = work / f"{secrets.token_hex(4)}-{file.stem}"
-    with open_text(file) as packed, target.open("wb") as unpacked:
-        shutil.copyfileobj(packed, unpacked, 1 << 20)
-    return target
+def _expect(files: tuple[Path, ...]) -> int | None:
+    """Estimate the lines of plain files; packed ones do not tell."""
+    if any(file.suffix in COMPRESSED for file in files):
+        return None
+    with files[0].open("rb") as file:
+        head = file.read(1 << 16)
+    return int(sum(file.stat().st_size for file in files) / (len(head) / max(head.count(b"\n"), 1)))
 
 
 def _first_lines(file: Path, encoding: str) -> tuple[str, str]:
     try:
-        with open_text(file) as stream:
+        with open_bytes(file) as stream:
             head = stream.read(1 << 16)
         lines = (
             head.decode(encoding, errors="ignore" if len(head) == 1 << 16 else "strict").lstrip("\ufeff").splitlines()
@@ -191,7 +194,7 @@ def _json(files: tuple[Path, ...], line: str, asked: list[Column]) -> Layout:
         raise DataError(f"{files[0]}: the first line has no {missing[0]!r}; it has {', '.join(record)}.")
     first = tuple(None if value is None else str(value) for value in record.values())
     types = tuple("list" if isinstance(value, list) else "text" for value in record.values())
-    return Layout(files, "json", tuple(names), types, first)
+    return Layout(files, "json", tuple(names), types, first, about=_expect(files))
 
 
 def _parquet(files: tuple[Path, ...]) -> Layout:
@@ -199,10 +202,13 @@ def _parquet(files: tuple[Path, ...]) -> Layout:
         with pq.ParquetFile(files[0]) as opened:
             schema = opened.schema_arrow
             batch = next(opened.iter_batches(batch_size=1), None)
+        about = sum(pq.read_metadata(file).num_rows for file in files)
     except (pa.ArrowInvalid, OSError) as error:
         raise FormatError(f"{files[0]} is not a sound Parquet file: {error}.") from error
     first = tuple(str(column[0].as_py()) for column in batch.columns) if batch else ()
-    return Layout(files, "parquet", tuple(schema.names), tuple(_type(field.type) for field in schema), first)
+    return Layout(
+        files, "parquet", tuple(schema.names), tuple(_type(field.type) for field in schema), first, about=about
+    )
 
 
 def _type(kind: pa.DataType) -> str:

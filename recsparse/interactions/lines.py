@@ -33,6 +33,9 @@ def read_lines(engine: Engine, spec: Ratings, layout: Layout) -> int:
     Raises:
         DataError: an id is missing, or a value or a time is missing, unparsable, not finite or negative.
     """
+    for role in (spec.user, spec.item):
+        if layout.type(role) == "number":
+            raise DataError(f"{layout.files[0]}: the ids in {role.name or role.position} are floating-point numbers.")
     engine.scan("files", layout)
     columns = [
         f"CAST({layout.sql(spec.user)} AS STRING) AS user_id",

@@ -58,9 +58,9 @@ class Run:
         lines = read_lines(engine, spec, layout)
         self.tell("read", lines, lines)
         condition, steps = filter_lines(engine, self.cleaning, self.timed)
-        self.funnel += [{"step": "read", "lines_before": lines, "lines_after": lines}, *steps]
-        if steps and not steps[-1]["lines_after"]:
-            raise DataError(f"No line is left after {steps[-1]['step']} (of {steps[-1]['lines_before']} before it).")
+        self.funnel += [{"step": "read", "before": {"lines": lines}, "after": {"lines": lines}}, *steps]
+        if not self.funnel[-1]["after"]["lines"]:
+            raise DataError(f"None of {lines} lines is left after {self.funnel[-1]['step']} ({self.cleaning!r}).")
         if self.cleaning.transform in {"log1p", "sqrt"}:
             least = engine.rows(f"SELECT min(value) FROM lines WHERE {condition}")[0][0]
             if least < 0:
@@ -70,8 +70,8 @@ class Run:
         if self.given.old:
             known = unroll(engine, self.given.old, self.work)
             for mine, before in zip(self.funnel, self.old["funnel"], strict=False):
-                mine["lines_before"] += before["lines_before"]
-                mine["lines_after"] += before["lines_after"]
+                for side in ("before", "after"):
+                    mine[side]["lines"] += before[side]["lines"]
         number_ids(engine, condition, known)
         self.kinds = {table: id_type(engine, spec, table) for table in ("users", "items")}
         if self.old and self.kinds != self.old["ids"]:
@@ -92,7 +92,8 @@ class Run:
         (n_items,) = self.engine.rows("SELECT count(*) FROM items")[0]
         merged = merge_duplicates(self.engine, self.cleaning, self.timed, n_items)
         if self.old:
-            merged["before"] += self.old["funnel"][len(self.funnel)]["before"] - self.old["counts"]["interactions"]
+            lines = self.old["funnel"][len(self.funnel)]["before"]["interactions"]
+            merged["before"]["interactions"] += lines - self.old["counts"]["interactions"]
         self.funnel.append(merged)
         dropped = drop_rare(self.engine, self.cleaning)
         self.funnel += dropped

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-Format = Literal["csv", "json", "parquet", "adjacency", "netflix", "matrix", "impressions"]
+Format = Literal["csv", "json", "parquet", "adjacency", "counted", "netflix", "matrix", "impressions"]
 Kind = Literal["auto", "string", "integer", "float", "list"]
 
 

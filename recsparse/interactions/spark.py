@@ -22,7 +22,8 @@ import recsparse
 from recsparse.errors import ConfigError, DataError, FormatError, RecsparseError
 from recsparse.interactions.build import MakeEngine
 from recsparse.interactions.engine import Consumer
-from recsparse.interactions.layout import Layout, plain
+from recsparse.interactions.layout import Layout
+from recsparse.interactions.opening import plain
 
 SETTINGS = {
     "spark.sql.session.timeZone": "UTC",

@@ -103,8 +103,8 @@ def split(interactions: Interactions, protocol: str = "strong", *, seed: int = 0
         >>> parts.train.shape, parts.test.history.nnz, parts.test.target.nnz
         ((5, 7), 9, 3)
     """
-    whole = _whole(interactions)
-    labels = labeller(protocol, whole, seed, options)(_block(interactions))
+    whole = whole_of(interactions)
+    labels = labeller(protocol, whole, seed, options)(block_of(interactions))
     return assemble(interactions, labels, {"protocol": protocol, "seed": seed, "options": options})
 
 
@@ -182,7 +182,8 @@ def _datasets(parts: Split) -> Iterator[tuple[str, Interactions]]:
         yield f"{name}/target", holdout.target
 
 
-def _whole(interactions: Interactions) -> Whole:
+def whole_of(interactions: Interactions) -> Whole:
+    """Give what a protocol may know of all the data."""
     times = np.zeros(0, dtype=np.int64) if interactions.times is None else interactions.times
 
     def time_at(share: float) -> int:
@@ -193,7 +194,8 @@ def _whole(interactions: Interactions) -> Whole:
     return Whole(counts, interactions.shape[1], interactions.times is not None, time_at)
 
 
-def _block(interactions: Interactions) -> Block:
+def block_of(interactions: Interactions) -> Block:
+    """Give all the data as one block."""
     matrix = interactions.matrix
     counts = np.diff(matrix.indptr)
     users = np.repeat(np.arange(matrix.shape[0], dtype=np.int64), counts)
