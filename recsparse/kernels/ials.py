@@ -159,3 +159,65 @@ def gradient(indptr, indices, weights, F, G, reg, V, out, start, stop):  # type:
                 error += f[j] * x[j]
             for j in range(d):
                 g[j] += w * error * f[j]
+
+
+@nb.njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "arcp", "nsz"})
+def refine(indptr, indices, weights, F, shared, reg, X, steps, start, stop):  # type: ignore[no-untyped-def]
+    """Improve rows [start, stop) of ``X`` (R, D) by steps of conjugate gradients, preconditioned by the diagonal.
+
+    ``shared`` (D,) is the diagonal of G in a basis where G is diagonal; so a step costs 2 D an interaction, and what is
+    off the diagonal is only what a row's own interactions put there.
+    """
+    d = F.shape[1]
+    diagonal = np.empty(d, dtype=np.float32)
+    residual = np.empty(d, dtype=np.float32)
+    direction = np.empty(d, dtype=np.float32)
+    image = np.empty(d, dtype=np.float32)
+    for row in range(start, stop):
+        x = X[row]
+        begin, end = indptr[row], indptr[row + 1]
+        if begin == end:
+            x[:] = 0
+            continue
+        for j in range(d):
+            diagonal[j] = shared[j] + reg[row]
+            residual[j] = -diagonal[j] * x[j]
+        for position in range(begin, end):
+            f = F[indices[position]]
+            w = weights[position]
+            error = np.float32(1.0)
+            for j in range(d):
+                error -= f[j] * x[j]
+            error *= w
+            for j in range(d):
+                residual[j] += error * f[j]
+                diagonal[j] += w * f[j] * f[j]
+        norm = np.float32(0.0)
+        for j in range(d):
+            direction[j] = residual[j] / diagonal[j]
+            norm += residual[j] * direction[j]
+        for _ in range(steps):
+            for j in range(d):
+                image[j] = (shared[j] + reg[row]) * direction[j]
+            for position in range(begin, end):
+                f = F[indices[position]]
+                along = np.float32(0.0)
+                for j in range(d):
+                    along += f[j] * direction[j]
+                along *= weights[position]
+                for j in range(d):
+                    image[j] += along * f[j]
+            curvature = np.float32(0.0)
+            for j in range(d):
+                curvature += direction[j] * image[j]
+            if not curvature > 0:
+                break
+            length = norm / curvature
+            previous = norm
+            norm = np.float32(0.0)
+            for j in range(d):
+                x[j] += length * direction[j]
+                residual[j] -= length * image[j]
+                norm += residual[j] * residual[j] / diagonal[j]
+            for j in range(d):
+                direction[j] = residual[j] / diagonal[j] + norm / previous * direction[j]

@@ -1,6 +1,6 @@
 """iALS: matrix factorisation of implicit feedback by alternating least squares, dense or on a sparse item table."""
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,8 @@ from recsparse.models.factors import FactorModel
 from recsparse.models.least_squares import Dense, Factors, ImplicitLoss
 from recsparse.sparsity import Evidence, Recipe
 from recsparse.tables import pack
+
+_CG_STEPS = 2
 
 
 class IALS(FactorModel):
@@ -31,6 +33,9 @@ class IALS(FactorModel):
         alpha0: weight of unobserved pairs (an observed one weighs its value, usually 1).
         reg: strength of the regularisation.
         nu: its dependence on frequency, from 0 (none) to 1 (proportional).
+        solver: "cholesky" solves each half-step exactly; "cg" takes two steps of conjugate gradients towards it from
+            the last epoch's factors (:meth:`ImplicitLoss.refine`), which reaches the same quality in as many epochs, in
+            a fraction of the time. Once a recipe has pruned the table, every solve is exact.
         recipe: how the item table becomes sparse; None keeps it dense.
         value_type: how the item table's values are stored: fp32, fp16, int8, int4, ...
         init_std: standard deviation of the initial factors times sqrt(dim).
@@ -59,6 +64,7 @@ class IALS(FactorModel):
         alpha0: float = 0.1,
         reg: float = 0.01,
         nu: float = 1.0,
+        solver: Literal["cholesky", "cg"] = "cholesky",
         recipe: Recipe | dict[str, Any] | None = None,
         value_type: str = "fp32",
         init_std: float = 0.1,
@@ -70,6 +76,7 @@ class IALS(FactorModel):
         self.alpha0 = alpha0
         self.reg = reg
         self.nu = nu
+        self.solver = solver
         self.recipe = recipe
         self.value_type = value_type
         self.init_std = init_std
@@ -86,10 +93,18 @@ class IALS(FactorModel):
         rng = np.random.default_rng(self.random_state)
         scale = self.init_std / np.sqrt(self.dim)
         items: Factors = scale * rng.standard_normal((by_item.shape[0], self.dim), dtype=np.float32)
+        users = np.zeros((by_user.shape[0], self.dim), dtype=np.float32)
         kept: npt.NDArray[np.bool_] | None = None
         for epoch in range(self.epochs):
-            users = loss.solve(by_user, items)
-            items = loss.solve(by_item, users) if kept is None else loss.solve_on_support(by_item, users, items)[0]
+            if kept is not None:
+                users = loss.solve(by_user, items)
+                items = loss.solve_on_support(by_item, users, items)[0]
+            elif self.solver == "cg":
+                items, users = loss.refine(by_user, items, users, _CG_STEPS)
+                users, items = loss.refine(by_item, users, items, _CG_STEPS)
+            else:
+                users = loss.solve(by_user, items)
+                items = loss.solve(by_item, users)
             if recipe is not None:
                 density = recipe.density_at((epoch + 1) / self.epochs)
                 if density < 1.0:
@@ -145,6 +160,7 @@ class IALS(FactorModel):
             ("epochs", self.epochs >= 1, "at least 1"),
             ("alpha0", self.alpha0 >= 0, "at least 0"),
             ("reg", self.reg > 0, "above 0"),
+            ("solver", self.solver in ("cholesky", "cg"), "cholesky or cg"),
         ):
             if not valid:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be {allowed}.")

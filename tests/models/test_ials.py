@@ -17,6 +17,10 @@ class TestDense(ModelContract):
     model = IALS(dim=4, epochs=10)
 
 
+class TestConjugateGradients(ModelContract):
+    model = IALS(dim=4, epochs=10, solver="cg")
+
+
 class TestElementPruned(ModelContract):
     model = IALS(dim=8, epochs=10, recipe=GRADUAL)
 
@@ -85,6 +89,25 @@ def row_loss(history: sp.csr_array, factors: np.ndarray, row: np.ndarray) -> flo
     )
 
 
+def test_conjugate_gradients_reach_the_exact_solution_in_a_rotated_basis() -> None:
+    X = ratings()
+    F = np.random.default_rng(5).standard_normal((X.shape[1], 16)).astype(np.float32)
+    rotated, rows = LOSS.refine(X, F, np.zeros((X.shape[0], 16), dtype=np.float32), steps=60)
+    np.testing.assert_allclose(rows @ rotated.T, LOSS.solve(X, F) @ F.T, atol=1e-4)
+    np.testing.assert_allclose(rotated @ rotated.T, F @ F.T, atol=1e-4)
+
+
+def test_two_steps_an_epoch_converge_to_the_same_loss() -> None:
+    X = ratings()
+    losses = []
+    for solver in ("cholesky", "cg"):
+        model = IALS(dim=8, epochs=25, solver=solver, alpha0=LOSS.alpha0, reg=LOSS.reg, nu=LOSS.nu).fit(X)
+        V, U = model.item_table_.to_dense(), model.fold_in(X)
+        item_ridge = LOSS.ridge(sp.csr_array(X.T)) @ np.square(V).sum(axis=1)
+        losses.append(sum(row_loss(X[[row]], V, U[row]) for row in range(X.shape[0])) + item_ridge)
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)
+
+
 def test_a_sparse_fixed_side_gives_the_same_solution() -> None:
     X, rng = ratings(), np.random.default_rng(3)
     F = np.where(rng.random((X.shape[1], 24)) < 0.2, rng.standard_normal((X.shape[1], 24)), 0).astype(np.float32)
@@ -99,8 +122,10 @@ def test_gram_is_the_same_at_any_number_of_threads_and_right() -> None:
 
 
 @pytest.mark.parametrize("recipe", [None, {**GRADUAL, "criterion": "loss-increase"}])
-def test_threads_do_not_change_the_bytes(recipe: dict[str, Any] | None) -> None:
-    tables = [IALS(dim=16, epochs=6, recipe=recipe, n_jobs=jobs).fit(ratings()).item_table_ for jobs in (1, 2, 5)]
+@pytest.mark.parametrize("solver", ["cholesky", "cg"])
+def test_threads_do_not_change_the_bytes(recipe: dict[str, Any] | None, solver: Any) -> None:
+    models = [IALS(dim=16, epochs=6, recipe=recipe, solver=solver, n_jobs=jobs) for jobs in (1, 2, 5)]
+    tables = [model.fit(ratings(n_users=3000)).item_table_ for model in models]
     for table in tables[1:]:
         np.testing.assert_array_equal(table.to_dense(), tables[0].to_dense())
 
