@@ -2,12 +2,14 @@
 
 import errno
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
-from typing import Annotated
+from itertools import takewhile
+from typing import Annotated, Any
 
 import typer
 
-from recsparse.cli import data, run, stages
+from recsparse.cli import data, matrix, models, results, run, score
 from recsparse.cli.console import AsJson, answer, err, out
 from recsparse.errors import RecsparseError
 
@@ -18,28 +20,44 @@ app = typer.Typer(
     help="Recommenders whose embedding tables are sparse: train, prune, pack, evaluate and serve them.",
     epilog="Begin with `recsparse run pipelines/ml-100k.toml`, or bring your own: `recsparse build --help`.",
 )
-app.add_typer(data.app, name="data")
-for command in (stages.build, stages.split, stages.train, stages.evaluate, stages.report, run.run):
-    app.command()(command)
+COMMANDS: dict[str, tuple[Callable[..., Any], ...]] = {
+    "The whole job": (run.run,),
+    "One stage each, for schedulers": (
+        matrix.build, matrix.split, models.train, models.evaluate, score.score, results.report
+    ),
+    "What is there": (models.inspect, results.compare),
+}  # fmt: skip
+INTERRUPTED = 130
+"""The exit code Typer gives a command that Ctrl-C ended."""
+
+for panel, commands in COMMANDS.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
+app.add_typer(data.app, name="data", rich_help_panel="What is there")
 
 
 def _say_version(asked: bool) -> None:
     if asked:
-        out.print(version("recsparse"))
+        out.print(version("recsparse"), highlight=False)
         raise typer.Exit
 
 
 @app.callback()
 def common(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error; goes before the command.")
+    ] = False,
     version_: Annotated[bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Show it.")] = False,
 ) -> None:
     """Options of every command."""
 
 
-@app.command()
+@app.command(rich_help_panel="What is there")
 def doctor(as_json: AsJson = False) -> None:
-    """Say what is installed, what works, and what to do about the rest; exit code 1 if something needed is broken."""
+    """Say what is installed, what works, and what to do about the rest; exit code 1 if something needed is broken.
+
+    Example: recsparse doctor
+    """
     from recsparse.doctor import check
 
     checks = check()
@@ -55,22 +73,30 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 def main() -> None:
-    """Run the command line; an error a user can mend is one sentence and exit code 1, without a traceback."""
+    """Run the command line. What a user can mend is one sentence and exit code 1; a wrong command line is code 2."""
     try:
-        app()
+        code = app(prog_name="recsparse", standalone_mode=False)
+    except typer.TyperException as error:
+        asked = getattr(error, "ctx", None)
+        where = f" See {asked.command_path} --help." if asked else ""
+        _fail(error.format_message() and f"{error.format_message().rstrip('.')}.{where}", error, code=2)
     except RecsparseError as error:
         _fail(str(error), error)
     except OSError as error:
         place = f" ({error.filename})" if error.filename else ""
         advice = "; free some space and run the command again" if error.errno == errno.ENOSPC else ""
         _fail(f"{error.strerror or error}{place}{advice}.", error)
-    except KeyboardInterrupt as error:
-        _fail("Interrupted; nothing half written is left.", error, code=130)
+    except Exception as error:  # the promise of one sentence holds for what we did not foresee, too
+        _fail(f"This is a defect of recsparse ({type(error).__name__}: {error}); --debug shows where.", error, code=70)
+    if code == INTERRUPTED:
+        err.print("Interrupted; nothing half written is left.")
+    raise SystemExit(code)
 
 
 def _fail(message: str, error: BaseException, code: int = 1) -> None:
-    if "--debug" in sys.argv:
+    if "--debug" in takewhile(lambda word: word.startswith("-"), sys.argv[1:]):
         raise error
-    err.print("[bold red]Error:[/] ", end="")
-    err.print(message, markup=False, highlight=False)
+    if message:  # without one, the help was shown instead
+        err.print("[bold red]Error:[/] ", end="")
+        err.print(" ".join(map(str.strip, message.splitlines())), markup=False, highlight=False)
     raise SystemExit(code)

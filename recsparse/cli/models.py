@@ -1,0 +1,114 @@
+"""``recsparse train``, ``evaluate`` and ``inspect``: one model, its figures, its table."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table as Lines
+
+from recsparse.cli.console import AsJson, Output, Overwrite, Settings, answer, out, progress, read_settings
+from recsparse.errors import ConfigError
+
+
+def train(
+    data: Annotated[Path, typer.Argument(help="A split directory (its training part is used) or a dataset directory.")],
+    output: Output,
+    kind: Annotated[str, typer.Option(help="popularity, ease, ials, ...")] = "ials",
+    settings: Settings = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fit one model and save it with its packed table.
+
+    Example: recsparse train split -o model --set dim=64 --set recipe.density=0.0625 --set value_type=int8
+    """
+    from recsparse.interactions import read
+    from recsparse.models.factors import FactorModel
+    from recsparse.pipeline.rows import make, with_settings
+
+    model = make(kind, with_settings({}, read_settings(settings)), "--set")
+    interactions = read(data / "train" if (data / "split.json").exists() else data)
+    with progress() as tell:
+        tell(f"train {kind}", 0, None)
+        model.fit(interactions)
+    model.save(output, overwrite=overwrite)
+    said: dict[str, Any] = {"directory": output, "users": interactions.shape[0], "items": interactions.shape[1]}
+    if isinstance(model, FactorModel):
+        said |= {"layout": model.item_table_.layout, "bytes": model.item_table_.nbytes}
+        said |= {f"bytes of {part}": size for part, size in model.item_table_.breakdown().items()}
+    answer(said, as_json, f"trained {kind}")
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A saved model.")],
+    data: Annotated[Path, typer.Argument(help="A split directory.")],
+    on: Annotated[str, typer.Option(help="test, or validation (while settings are being chosen).")] = "test",
+    metric: Annotated[list[str] | None, typer.Option(help="ndcg@20, recall@50, ...; may be repeated.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Parquet file for a line a user.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Rank the whole catalogue for held-out users and measure, with 95 % bootstrap intervals over users.
+
+    Example: recsparse evaluate model split --metric ndcg@20 --metric recall@50
+    """
+    from recsparse.evaluation import DEFAULT_METRICS
+    from recsparse.evaluation import evaluate as measure
+    from recsparse.interactions import read_split
+    from recsparse.models import Recommender
+
+    if on not in ("test", "validation"):
+        raise ConfigError(f"--on is {on!r}; it must be test or validation.")
+    parts = read_split(data)
+    holdout = parts.test if on == "test" else parts.validation
+    with progress() as tell:
+        tell("evaluate", 0, None)
+        role = "test" if on == "test" else "validation"
+        found = measure(Recommender.load(model), holdout, metric or DEFAULT_METRICS, role=role)  # type: ignore[arg-type]
+    if output:
+        found.save(output)
+    summaries = {name: summary.to_dict() for name, summary in found.summaries.items()}
+    if as_json:
+        answer(summaries, as_json, "")
+        return
+    lines = {
+        name: f"{each['mean']:.4f}  [{each['low']:.4f}, {each['high']:.4f}]  {each['users']:,} users"
+        for name, each in summaries.items()
+    }
+    answer(lines, as_json, f"{on} users of {data}")
+
+
+def inspect(
+    table: Annotated[Path, typer.Argument(help="A packed table (.safetensors), or a saved model's directory.")],
+    as_json: AsJson = False,
+) -> None:
+    """Say what a packed table takes, for what, and what other layouts and the entropy of its support would take.
+
+    Example: recsparse inspect model
+    """
+    from recsparse.models.factors import ITEM_TABLE
+    from recsparse.tables import Mask, ideal_bytes, layout_sizes, load_table
+
+    packed = load_table(table / ITEM_TABLE if table.is_dir() else table)
+    mask = Mask.from_dense(packed.to_dense() != 0)
+    rows, dim = packed.shape
+    said: dict[str, Any] = {
+        "rows": rows, "dim": dim, "layout": packed.layout, "value_type": packed.value_type, "nonzeros": mask.kept,
+        "density": mask.density, "bytes": packed.nbytes, "bytes_per_row": packed.nbytes / max(rows, 1),
+        "breakdown": packed.breakdown(), "entropy_bound": ideal_bytes(mask, packed.value_type),
+        "dense_fp32": 4 * rows * dim,
+    }  # fmt: skip
+    others: list[dict[str, Any]] = [
+        {"layout": each.layout, "remap": each.remap, "bytes": each.nbytes}
+        for each in layout_sizes(mask, value_type=packed.value_type)
+    ]
+    if as_json:
+        answer(said | {"layouts": others}, as_json, "")
+        return
+    breakdown = said.pop("breakdown")
+    answer(said | {f"bytes of {part}": size for part, size in breakdown.items()}, as_json, str(table))
+    lines = Lines("layout", "rows left out", "bytes", "of this one", title="The same values in every layout")
+    for each in others:
+        lines.add_row(
+            each["layout"], "yes" if each["remap"] else "", f"{each['bytes']:,}", f"{each['bytes'] / packed.nbytes:.2f}"
+        )
+    out.print(lines)
