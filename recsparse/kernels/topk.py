@@ -75,7 +75,7 @@ def _keep_from(keys, count, limit):  # type: ignore[no-untyped-def]
     kept = 0
     for i in range(count):
         keys[kept] = keys[i]
-        kept += np.int64(keys[i] >= limit)  # type: ignore[assignment]
+        kept += np.int64(keys[i] >= limit)
     return kept
 
 
@@ -119,7 +119,7 @@ def push_tile(scores, first, indptr, indices, cursor, k, keys, counts, threshold
         for start in range(0, whole, LANES):
             starts[found] = start
             masks[found] = above(line, start, threshold)
-            found += np.int64(masks[found] != 0)  # type: ignore[assignment]
+            found += np.int64(masks[found] != 0)
         if whole < columns:
             starts[found] = whole
             masks[found] = 0
