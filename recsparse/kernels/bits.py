@@ -1,4 +1,4 @@
-"""Bits in byte buffers: unaligned words, packed integers, ranks, and the vector expansion of sparse rows.
+"""Bits in byte buffers: unaligned words, packed integers and ranks.
 
 A *bit buffer* is a uint8 array whose bit ``i`` is ``buffer[i >> 3] >> (i & 7) & 1``, followed by :data:`PADDING`
 bytes, so that a 64-bit word can be read from any bit of it.
@@ -16,54 +16,63 @@ from numba.extending import intrinsic
 PADDING = 8
 """Bytes after the last bit of a bit buffer."""
 
-RANK_BITS = 512
+RANK_SHIFT = 9
+RANK_BITS = 1 << RANK_SHIFT
 """Bits between two counters of a rank structure: 32 / 512 = 0.0625 bits of counters a bit."""
 
-LANES = 16
-"""Entries that one call of :func:`expand` writes."""
 
-
-def _data(context: Any, builder: Any, array_type: Any, value: Any) -> Any:
+def data_pointer(context: Any, builder: Any, array_type: Any, value: Any) -> Any:
+    """The address of an array's first element, in the code being made."""
     return cgutils.create_struct_proxy(array_type)(context, builder, value).data
 
 
+def _loader(bits: int, result: Any, meaning: str) -> Any:
+    """Make the function that reads ``bits`` bits, unaligned, from byte ``at`` of a uint8 array, never counted from its end.
+
+    NumPy's indexing in compiled code allows for negative indices, which keeps loops from becoming vector code.
+    """
+
+    def load(typing_context, buffer, at):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            pointer = builder.gep(data_pointer(context, builder, signature.args[0], args[0]), [args[1]])
+            stored = ir.FloatType() if result is types.float32 else ir.IntType(bits)
+            word = builder.load(builder.bitcast(pointer, stored.as_pointer()))
+            word.align = 1
+            return word
+
+        return result(buffer, types.int64), codegen
+
+    load.__doc__ = meaning
+    return intrinsic(load)
+
+
+load64 = _loader(64, types.uint64, "The 64-bit word at byte ``at`` of a uint8 array.")
+load32 = _loader(32, types.float32, "The float32 at byte ``at`` of a uint8 array.")
+load16 = _loader(16, types.uint16, "The 16-bit word at byte ``at`` of a uint8 array.")
+
+
 @intrinsic
-def load64(typing_context, buffer, at):  # type: ignore[no-untyped-def]
-    """The 64-bit word at byte ``at`` of a uint8 array; NumPy views cannot read unaligned words."""
+def read(typing_context, array, at):  # type: ignore[no-untyped-def]
+    """Float32 number ``at`` of an array of float32, or of the bytes of one; ``at`` is known to be in it."""
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        pointer = builder.gep(_data(context, builder, signature.args[0], args[0]), [args[1]])
-        word = builder.load(builder.bitcast(pointer, ir.IntType(64).as_pointer()))
-        word.align = 1
-        return word
+        singles = builder.bitcast(data_pointer(context, builder, signature.args[0], args[0]), ir.FloatType().as_pointer())
+        number = builder.load(builder.gep(singles, [args[1]]))
+        number.align = 1
+        return number
 
-    return types.uint64(buffer, types.int64), codegen
-
-
-@intrinsic
-def load32(typing_context, buffer, at):  # type: ignore[no-untyped-def]
-    """The float32 at byte ``at`` of a uint8 array."""
-
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        pointer = builder.gep(_data(context, builder, signature.args[0], args[0]), [args[1]])
-        word = builder.load(builder.bitcast(pointer, ir.FloatType().as_pointer()))
-        word.align = 1
-        return word
-
-    return types.float32(buffer, types.int64), codegen
+    return types.float32(array, types.int64), codegen
 
 
 @intrinsic
-def load16(typing_context, buffer, at):  # type: ignore[no-untyped-def]
-    """The 16-bit word at byte ``at`` of a uint8 array."""
+def write(typing_context, array, at, value):  # type: ignore[no-untyped-def]
+    """``array[at] = value`` of a float32 array, for ``at`` known to be in it."""
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        pointer = builder.gep(_data(context, builder, signature.args[0], args[0]), [args[1]])
-        word = builder.load(builder.bitcast(pointer, ir.IntType(16).as_pointer()))
-        word.align = 1
-        return builder.zext(word, ir.IntType(32))
+        builder.store(args[2], builder.gep(data_pointer(context, builder, signature.args[0], args[0]), [args[1]]))
+        return context.get_dummy_value()
 
-    return types.uint32(buffer, types.int64), codegen
+    return types.void(array, types.int64, types.float32), codegen
 
 
 @intrinsic
@@ -86,51 +95,23 @@ def trailing_zeros(typing_context, word):  # type: ignore[no-untyped-def]
     return types.int64(types.uint64), codegen
 
 
-@intrinsic
-def expand(typing_context, source, start, mask, out, to):  # type: ignore[no-untyped-def]
-    """Spread ``source[start:]`` over the ones of the 16-bit ``mask`` into ``out[to:to + 16]``, zeros elsewhere.
-
-    One instruction where the processor has it (AVX-512), a short loop elsewhere; reads only as many as it spreads.
-    """
-    signature = types.void(source, types.int64, types.uint64, out, types.int64)
-
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        source, start, mask, out, to = args
-        single = ir.FloatType()
-        vector = ir.VectorType(single, LANES)
-        chosen = ir.VectorType(ir.IntType(1), LANES)
-        source = builder.gep(_data(context, builder, signature.args[0], source), [start])
-        out = builder.gep(_data(context, builder, signature.args[3], out), [to])
-        function = cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(vector, [single.as_pointer(), chosen, vector]),
-            f"llvm.masked.expandload.v{LANES}f32",
-        )
-        bits = builder.bitcast(builder.trunc(mask, ir.IntType(LANES)), chosen)
-        spread = builder.call(function, [source, bits, ir.Constant(vector, [ir.Constant(single, 0.0)] * LANES)])
-        store = builder.store(spread, builder.bitcast(out, vector.as_pointer()))
-        store.align = 4
-        return context.get_dummy_value()
-
-    return signature, codegen
-
-
-@nb.njit(forceinline=True, cache=True)
+@nb.njit(forceinline=True, cache=True, error_model="numpy")
 def read_bits(buffer, at, width):  # type: ignore[no-untyped-def]
     """The ``width`` <= 57 bits from bit ``at``, as an uint64."""
     return (load64(buffer, at >> 3) >> np.uint64(at & 7)) & ((np.uint64(1) << np.uint64(width)) - np.uint64(1))
 
 
-@nb.njit(forceinline=True, cache=True)
+@nb.njit(forceinline=True, cache=True, error_model="numpy")
 def rank(buffer, counters, at):  # type: ignore[no-untyped-def]
     """The number of ones before bit ``at``."""
-    block = at // RANK_BITS
-    ones = np.int64(counters[block])
-    word = block * RANK_BITS
-    while word + 64 <= at:
-        ones += popcount(load64(buffer, word >> 3))
+    block = at >> RANK_SHIFT
+    ones = np.int64(counters[np.uint64(block)])
+    word = block << RANK_SHIFT
+    last = at & ~np.int64(63)
+    for _ in range(RANK_BITS // 64 - 1):  # without a branch: words from the last on count for nothing
+        ones += popcount(load64(buffer, min(word, last) >> 3) & (np.uint64(0) - np.uint64(word < last)))
         word += 64
-    return ones + popcount(read_bits(buffer, word, at - word))  # byte-aligned, so 63 bits are in reach
+    return ones + popcount(read_bits(buffer, last, at - last))  # byte-aligned, so 63 bits are in reach
 
 
 @nb.njit(nogil=True, cache=True)

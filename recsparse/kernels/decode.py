@@ -7,7 +7,8 @@ times a scale. Row scales are one byte each: a sign and a place on the lattice `
 import numba as nb
 import numpy as np
 
-from recsparse.kernels.bits import load16, load32, load64
+from recsparse.kernels.bits import load16, load32, load64, write
+from recsparse.kernels.lanes import LANES, write_bfloats, write_bytes, write_halves, write_integers, write_singles
 
 FP32, FP16, BF16, INT8 = 32, 16, 15, 8
 SCALE_STEPS = 8
@@ -17,50 +18,70 @@ SCALE_PLACES = 128
 """Magnitudes a scale byte can say: 16 octaves; its highest bit is the sign."""
 
 SLACK = 64
-"""Entries :func:`decode` may write past the end of what it was asked for."""
+"""Room to leave after a row for what :func:`decode` writes, and for what a damaged mask may read."""
 
 
-@nb.njit(forceinline=True, cache=True)
+@nb.njit(forceinline=True, cache=True, error_model="numpy")
+def bfloat_to_single(word):  # type: ignore[no-untyped-def]
+    """A bfloat16, given as its bits: the upper half of a float32."""
+    return np.uint32(word << np.uint32(16)).view(np.float32)
+
+
+@nb.njit(forceinline=True, cache=True, error_model="numpy")
 def half_to_single(word):  # type: ignore[no-untyped-def]
     """A finite float16, given as its bits: shift the fields into place, then mend the exponent by a product."""
     magnitude = np.uint32((word & np.uint32(0x7FFF)) << np.uint32(13)).view(np.float32) * np.float32(2.0**112)
     return np.float32(-magnitude) if word & np.uint32(0x8000) else np.float32(magnitude)
 
 
-@nb.njit(forceinline=True, cache=True)
-def decode(codes, kind, start, n, factor, out, to):  # type: ignore[no-untyped-def]
-    """Write numbers ``start`` to ``start + n`` of ``codes``, times ``factor``, to ``out[to:]``.
+@nb.njit(forceinline=True, cache=True, error_model="numpy")
+def decode(codes, kind, start, n, n_numbers, factor, out, to):  # type: ignore[no-untyped-def]
+    """Write numbers ``start`` to ``start + n`` of ``n_numbers`` in ``codes``, times ``factor``, to ``out[to:]``.
 
-    May write up to ``SLACK`` entries more where ``out`` has room for them.
+    May write up to ``LANES - 1`` numbers more where ``out`` has room for them: whole vectors only, most of the time.
     """
+    whole = (n + LANES - 1) & ~np.int64(LANES - 1)
+    if start + whole > n_numbers or to + whole > len(out):
+        whole = n & ~np.int64(LANES - 1)
+    for done in range(0, whole, LANES):
+        decode_lanes(codes, kind, start + done, factor, out, to + done)
+    for done in range(whole, n):
+        write(out, to + done, decode_one(codes, kind, start + done, factor))
+
+
+@nb.njit(forceinline=True, cache=True, error_model="numpy")
+def decode_lanes(codes, kind, start, factor, out, to):  # type: ignore[no-untyped-def]
+    """:func:`decode` for exactly ``LANES`` numbers."""
     if kind == FP32:
-        for j in range(n):
-            out[to + j] = load32(codes, (start + j) * 4)
+        write_singles(codes, start * 4, factor, out, to)
     elif kind == INT8:
-        for j in range(n):
-            out[to + j] = np.float32(np.int8(codes[start + j])) * factor
+        write_bytes(codes, start, factor, out, to)
     elif kind == FP16:
-        for j in range(n):
-            out[to + j] = half_to_single(load16(codes, (start + j) * 2))
+        write_halves(codes, start * 2, factor, out, to)
     elif kind == BF16:
-        for j in range(n):
-            out[to + j] = np.uint32(load16(codes, (start + j) * 2) << np.uint32(16)).view(np.float32)
+        write_bfloats(codes, start * 2, factor, out, to)
     else:
-        decode_integers(codes, kind, start, n, factor, out, to)
+        write_integers(codes, start * kind, kind, factor, out, to)
 
 
-@nb.njit(forceinline=True, cache=True)
-def decode_integers(codes, width, start, n, factor, out, to):  # type: ignore[no-untyped-def]
-    """:func:`decode` for integers of 2 to 7 bits, as many at once as a word surely holds."""
-    per_word = 56 // width
-    up = np.int64(64 - width)
-    done = 0
-    while done < n:
-        at = (start + done) * width
-        word = np.int64(load64(codes, at >> 3) >> np.uint64(at & 7))
-        for j in range(min(per_word, len(out) - to - done)):
-            out[to + done + j] = np.float32(np.int32((word << (up - j * width)) >> up)) * factor
-        done += per_word
+@nb.njit(forceinline=True, cache=True, error_model="numpy")
+def decode_one(codes, kind, at, factor):  # type: ignore[no-untyped-def]
+    """Number ``at``, times ``factor``."""
+    if kind == FP32:
+        return load32(codes, at * 4)
+    if kind == FP16:
+        return half_to_single(np.uint32(load16(codes, at * 2)))
+    if kind == BF16:
+        return bfloat_to_single(np.uint32(load16(codes, at * 2)))
+    up = np.int64(64 - kind)
+    word = np.int64(load64(codes, (at * kind) >> 3) >> np.uint64((at * kind) & 7))
+    return np.float32(np.int32((word << up) >> up)) * factor
+
+
+@nb.njit(nogil=True, cache=True)
+def decode_flat(codes, kind, n, out):  # type: ignore[no-untyped-def]
+    """All ``n`` numbers before their scales."""
+    decode(codes, kind, 0, n, n, np.float32(1), out, 0)
 
 
 @nb.njit(nogil=True, cache=True)

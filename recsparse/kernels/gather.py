@@ -11,15 +11,16 @@ nothing outside is ever read or written.
 import numba as nb
 import numpy as np
 
-from recsparse.kernels.bits import LANES, expand, popcount, rank, read_bits
+from recsparse.kernels.bits import popcount, rank, read, read_bits, write
 from recsparse.kernels.combinations import unrank
-from recsparse.kernels.decode import SLACK, decode
+from recsparse.kernels.decode import FP32, SLACK, decode
+from recsparse.kernels.lanes import LANES, expand
 
 GROUP = 16
 """Rows between two stored starts; in between, counts are added up."""
 
 
-@nb.njit(forceinline=True, cache=True)
+@nb.njit(forceinline=True, cache=True, error_model="numpy")
 def stored_row(row, n_rows, remap, counters):  # type: ignore[no-untyped-def]
     """Where a row is stored, -1 where it is not; ``n_stored`` and beyond if the counters are damaged."""
     if row < 0 or row >= n_rows:
@@ -31,27 +32,27 @@ def stored_row(row, n_rows, remap, counters):  # type: ignore[no-untyped-def]
     return rank(remap, counters, row)
 
 
-@nb.njit(forceinline=True, cache=True)
+@nb.njit(forceinline=True, cache=True, error_model="numpy")
 def row_factor(row, row_scales, lattice):  # type: ignore[no-untyped-def]
     """The row's scale, 1 without row scales."""
     return lattice[row_scales[row]] if len(row_scales) > 0 else np.float32(1)
 
 
-@nb.njit(forceinline=True, cache=True)
+@nb.njit(forceinline=True, cache=True, error_model="numpy")
 def clear(out, to, dim):  # type: ignore[no-untyped-def]
     """Write a row of zeros."""
     for column in range(dim):
-        out[to + column] = np.float32(0)
+        write(out, to + column, np.float32(0))
 
 
-@nb.njit(forceinline=True, cache=True)
+@nb.njit(forceinline=True, cache=True, error_model="numpy")
 def scale_columns(out, to, column_scales):  # type: ignore[no-untyped-def]
     """Multiply a row by the column scales, if there are any."""
     for column in range(len(column_scales)):
-        out[to + column] *= column_scales[column]
+        write(out, to + column, read(out, to + column) * read(column_scales, column))
 
 
-@nb.njit(forceinline=True, cache=True)
+@nb.njit(forceinline=True, cache=True, error_model="numpy")
 def spread(mask, width, source, at, out, to):  # type: ignore[no-untyped-def]
     """Spread ``source[at:]`` over the ones of a ``width`` <= 64 bit mask, zeros elsewhere; returns how many."""
     column = 0
@@ -63,15 +64,15 @@ def spread(mask, width, source, at, out, to):  # type: ignore[no-untyped-def]
         column += LANES
     while column < width:
         if (mask >> np.uint64(column)) & np.uint64(1):
-            out[to + column] = source[used]
+            write(out, to + column, read(source, used))
             used += 1
         else:
-            out[to + column] = np.float32(0)
+            write(out, to + column, np.float32(0))
         column += 1
     return used - at
 
 
-@nb.njit(forceinline=True, cache=True)
+@nb.njit(forceinline=True, cache=True, error_model="numpy")
 def entries_of(row, per_row, counts, count_width, starts):  # type: ignore[no-untyped-def]
     """The first number of a stored row of one count, and how many it has."""
     if count_width == 0:
@@ -82,7 +83,7 @@ def entries_of(row, per_row, counts, count_width, starts):  # type: ignore[no-un
     return start, np.int64(read_bits(counts, row * count_width, count_width))
 
 
-@nb.njit(nogil=True, cache=True)
+@nb.njit(nogil=True, cache=True, error_model="numpy")
 def gather_full(  # type: ignore[no-untyped-def]
     ids, n_rows, n_stored, remap, counters, n_numbers, codes, kind, row_scales, lattice, column_scales, out, found
 ):
@@ -99,17 +100,17 @@ def gather_full(  # type: ignore[no-untyped-def]
         if row < 0:
             clear(flat, i * dim, dim)
             continue
-        decode(codes, kind, row * dim, dim, row_factor(row, row_scales, lattice), flat, i * dim)
+        decode(codes, kind, row * dim, dim, n_numbers, row_factor(row, row_scales, lattice), flat, i * dim)
         scale_columns(flat, i * dim, column_scales)
     return outside
 
 
-@nb.njit(nogil=True, cache=True)
+@nb.njit(nogil=True, cache=True, error_model="numpy")
 def gather_bitmap(  # type: ignore[no-untyped-def]
-    ids, n_rows, n_stored, remap, counters, block_rows, bits, bit_counters, n_numbers, codes, kind, row_scales,
-    lattice, column_scales, out, found,
+    ids, n_rows, n_stored, remap, counters, bits, bit_counters, n_numbers, codes, kind, row_scales, lattice,
+    column_scales, out, found,
 ):  # fmt: skip
-    """A bit an entry, shared by ``block_rows`` rows; values row after row."""
+    """A bit an entry; values row after row."""
     dim = out.shape[1]
     flat = out.reshape(-1)
     numbers = np.empty(dim + SLACK, dtype=np.float32)
@@ -119,13 +120,13 @@ def gather_bitmap(  # type: ignore[no-untyped-def]
         to = i * dim
         n = 0
         start = np.int64(0)
-        first = (row // block_rows) * dim
+        first = row * dim
         if row >= n_stored:
             outside += 1
         elif row >= 0:
-            for column in range(0, dim, 32):
-                n += popcount(read_bits(bits, first + column, min(32, dim - column)))
-            start = rank(bits, bit_counters, first) * block_rows + (row % block_rows) * n
+            for column in range(0, dim, 56):
+                n += popcount(read_bits(bits, first + column, min(56, dim - column)))
+            start = rank(bits, bit_counters, first)
             if start < 0 or start + n > n_numbers:
                 outside += 1
                 n = 0
@@ -133,16 +134,21 @@ def gather_bitmap(  # type: ignore[no-untyped-def]
         if n == 0:
             clear(flat, to, dim)
             continue
-        decode(codes, kind, start, n, row_factor(row, row_scales, lattice), numbers, 0)
         used = 0
-        for column in range(0, dim, 32):
-            width = min(32, dim - column)
+        if kind == FP32:
+            for column in range(0, dim, 48):
+                width = min(48, dim - column)
+                used += spread(read_bits(bits, first + column, width), width, codes, start + used, flat, to + column)
+            continue
+        decode(codes, kind, start, n, n_numbers, row_factor(row, row_scales, lattice), numbers, 0)
+        for column in range(0, dim, 48):
+            width = min(48, dim - column)
             used += spread(read_bits(bits, first + column, width), width, numbers, used, flat, to + column)
         scale_columns(flat, to, column_scales)
     return outside
 
 
-@nb.njit(nogil=True, cache=True)
+@nb.njit(nogil=True, cache=True, error_model="numpy")
 def gather_blocks(  # type: ignore[no-untyped-def]
     ids, n_rows, n_stored, remap, counters, block_rows, block_columns, bits, bit_counters, n_numbers, codes, kind,
     row_scales, lattice, column_scales, out, found,
@@ -173,23 +179,25 @@ def gather_blocks(  # type: ignore[no-untyped-def]
         found[i] = n > 0
         if n == 0:
             continue
-        decode(codes, kind, start, n, row_factor(row, row_scales, lattice), numbers, 0)
+        decode(codes, kind, start, n, n_numbers, row_factor(row, row_scales, lattice), numbers, 0)
         used = 0
         for tile in range(tiles):
             if read_bits(bits, first + tile, 1):
                 for column in range(block_columns):
-                    flat[to + tile * block_columns + column] = numbers[used + column]
+                    write(flat, to + tile * block_columns + column, read(numbers, used + column))
                 used += block_columns
         scale_columns(flat, to, column_scales)
     return outside
 
 
-@nb.njit(nogil=True, cache=True)
+@nb.njit(nogil=True, cache=True, error_model="numpy")
 def gather_list(  # type: ignore[no-untyped-def]
     ids, n_rows, n_stored, remap, counters, per_row, counts, count_width, starts, columns, column_width, n_numbers,
     codes, kind, row_scales, lattice, column_scales, out, found,
 ):  # fmt: skip
     """A column number an entry: ``per_row`` of them in each row, or counts with a start every ``GROUP`` rows."""
+    per_word = 56 // max(column_width, 1)
+    column_mask = (np.uint64(1) << np.uint64(column_width)) - np.uint64(1)
     dim = out.shape[1]
     flat = out.reshape(-1)
     numbers = np.empty(dim + SLACK, dtype=np.float32)
@@ -210,18 +218,21 @@ def gather_list(  # type: ignore[no-untyped-def]
         found[i] = n > 0
         if n == 0:
             continue
-        decode(codes, kind, start, n, row_factor(row, row_scales, lattice), numbers, 0)
-        for j in range(n):
-            column = np.int64(read_bits(columns, (start + j) * column_width, column_width))
-            if column < dim:
-                flat[to + column] = numbers[j]
-            else:
-                outside += 1
+        decode(codes, kind, start, n, n_numbers, row_factor(row, row_scales, lattice), numbers, 0)
+        for first in range(0, n, per_word):
+            word = read_bits(columns, (start + first) * column_width, 56)
+            for j in range(first, min(first + per_word, n)):
+                column = np.int64(word & column_mask)
+                word >>= np.uint64(column_width)
+                if column < dim:
+                    write(flat, to + column, read(numbers, j))
+                else:
+                    outside += 1
         scale_columns(flat, to, column_scales)
     return outside
 
 
-@nb.njit(nogil=True, cache=True)
+@nb.njit(nogil=True, cache=True, error_model="numpy")
 def gather_combination(  # type: ignore[no-untyped-def]
     ids, n_rows, n_stored, remap, counters, per_row, counts, count_width, starts, subset_starts, subset_numbers, width,
     n_bits, subset_bits, whole, whole_choose, halves, half_choose, subsets, first_subset, n_numbers, codes, kind,
@@ -267,7 +278,7 @@ def gather_combination(  # type: ignore[no-untyped-def]
         if n == 0:
             clear(flat, to, dim)
             continue
-        decode(codes, kind, start, n, row_factor(row, row_scales, lattice), numbers, 0)
+        decode(codes, kind, start, n, n_numbers, row_factor(row, row_scales, lattice), numbers, 0)
         used = 0
         for chunk in range(chunks):
             ones = n

@@ -139,8 +139,8 @@ class Bitmap(Support):
 
     @property
     def kernel(self) -> Any:
-        """Single columns are spread by the vector, wider tiles copied."""
-        return gather.gather_bitmap if self.block[1] == 1 else gather.gather_blocks
+        """Single entries are spread by the vector, wider tiles copied."""
+        return gather.gather_bitmap if self.block == (1, 1) else gather.gather_blocks
 
     @property
     def header(self) -> Header:
@@ -153,7 +153,7 @@ class Bitmap(Support):
 
     def kernel_arguments(self) -> tuple[Any, ...]:
         """The tile, bits and counters."""
-        block = self.block[:1] if self.block[1] == 1 else self.block
+        block = () if self.block == (1, 1) else self.block
         return *block, self.ranked.bits, self.ranked.counters
 
     @classmethod

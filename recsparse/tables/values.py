@@ -219,7 +219,7 @@ def quantise(
 def decode_all(stored: Values, out: Floats) -> None:
     """The numbers before their scales, into ``out`` (n + SLACK,)."""
     codes, kind, *_ = stored.kernel_arguments()
-    kernels.decode(codes, kind, 0, stored.n, np.float32(1), out, 0)
+    kernels.decode_flat(codes, kind, stored.n, out)
 
 
 def to_float32(values: npt.NDArray[Any]) -> Floats:

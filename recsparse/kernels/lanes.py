@@ -1,0 +1,148 @@
+"""Sixteen numbers at a time: what the compiler does not find by itself, written as LLVM vectors.
+
+LLVM makes of a vector what the processor has: one AVX-512 register, two of AVX2, four of NEON.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from recsparse.kernels.bits import data_pointer
+
+LANES = 16
+
+SINGLE = ir.FloatType()
+SINGLES = ir.VectorType(SINGLE, LANES)
+WORDS = ir.VectorType(ir.IntType(32), LANES)
+
+
+def constant(vector: Any, value: Any) -> Any:
+    """The same number in every lane."""
+    return ir.Constant(vector, [ir.Constant(vector.element, value)] * vector.count)
+
+
+def splat(builder: Any, value: Any, vector: Any) -> Any:
+    """A run-time number in every lane."""
+    first = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
+    lanes = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [ir.Constant(ir.IntType(32), 0)] * vector.count)
+    return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), lanes)
+
+
+def load(builder: Any, pointer: Any, vector: Any) -> Any:
+    """An unaligned vector."""
+    numbers = builder.load(builder.bitcast(pointer, vector.as_pointer()))
+    numbers.align = 1
+    return numbers
+
+
+def store(builder: Any, numbers: Any, pointer: Any) -> None:
+    """An unaligned vector."""
+    builder.store(numbers, builder.bitcast(pointer, numbers.type.as_pointer())).align = 1
+
+
+def _writer(convert: Callable[[Any, Any, Any], Any], meaning: str) -> Any:
+    """Make ``f(codes, at, factor, out, to)``: ``out[to:to + LANES]`` from the bytes at ``at``."""
+
+    def write_lanes(typing_context, codes, at, factor, out, to):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            codes, at, factor, out, to = args
+            source = builder.gep(data_pointer(context, builder, signature.args[0], codes), [at])
+            target = builder.gep(data_pointer(context, builder, signature.args[3], out), [to])
+            store(builder, convert(builder, source, factor), target)
+            return context.get_dummy_value()
+
+        return types.void(codes, types.int64, types.float32, out, types.int64), codegen
+
+    write_lanes.__doc__ = meaning
+    return intrinsic(write_lanes)
+
+
+def _singles(builder: Any, source: Any, _: Any) -> Any:
+    return load(builder, source, SINGLES)
+
+
+def _halves(builder: Any, source: Any, _: Any) -> Any:
+    """Shift exponent and mantissa into place, mend the exponent by a product; finite numbers only."""
+    words = builder.zext(load(builder, source, ir.VectorType(ir.IntType(16), LANES)), WORDS)
+    magnitude = builder.shl(builder.and_(words, constant(WORDS, 0x7FFF)), constant(WORDS, 13))
+    scaled = builder.fmul(builder.bitcast(magnitude, SINGLES), constant(SINGLES, 2.0**112))
+    sign = builder.shl(builder.and_(words, constant(WORDS, 0x8000)), constant(WORDS, 16))
+    return builder.bitcast(builder.or_(builder.bitcast(scaled, WORDS), sign), SINGLES)
+
+
+def _bfloats(builder: Any, source: Any, _: Any) -> Any:
+    words = builder.zext(load(builder, source, ir.VectorType(ir.IntType(16), LANES)), WORDS)
+    return builder.bitcast(builder.shl(words, constant(WORDS, 16)), SINGLES)
+
+
+def _bytes(builder: Any, source: Any, factor: Any) -> Any:
+    numbers = builder.sitofp(load(builder, source, ir.VectorType(ir.IntType(8), LANES)), SINGLES)
+    return builder.fmul(numbers, splat(builder, factor, SINGLES))
+
+
+def _zeros(_: Any, __: Any, ___: Any) -> Any:
+    return constant(SINGLES, 0.0)
+
+
+write_singles = _writer(_singles, "Sixteen float32 as they are.")
+write_halves = _writer(_halves, "Sixteen float16.")
+write_bfloats = _writer(_bfloats, "Sixteen bfloat16.")
+write_bytes = _writer(_bytes, "Sixteen signed bytes, times the factor.")
+write_zeros = _writer(_zeros, "Sixteen zeros.")
+
+
+@intrinsic
+def write_integers(typing_context, codes, at, width, factor, out, to):  # type: ignore[no-untyped-def]
+    """Sixteen integers of ``width`` <= 7 bits from bit ``at``, times the factor; eight are in reach of one word."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        codes, at, width, factor, out, to = args
+        long = ir.IntType(64)
+        half = LANES // 2
+        longs, singles = ir.VectorType(long, half), ir.VectorType(SINGLE, half)
+        source = data_pointer(context, builder, signature.args[0], codes)
+        target = builder.gep(data_pointer(context, builder, signature.args[4], out), [to])
+        up = builder.sub(ir.Constant(long, 64), width)
+        steps = builder.mul(splat(builder, width, longs), ir.Constant(longs, [ir.Constant(long, j) for j in range(half)]))
+        for part in range(2):
+            bit = builder.add(at, builder.mul(width, ir.Constant(long, part * half)))
+            word = load(builder, builder.gep(source, [builder.lshr(bit, ir.Constant(long, 3))]), long)
+            word = builder.lshr(word, builder.and_(bit, ir.Constant(long, 7)))
+            lifted = builder.shl(splat(builder, word, longs), builder.sub(splat(builder, up, longs), steps))
+            numbers = builder.ashr(lifted, splat(builder, up, longs))
+            narrow = builder.trunc(numbers, ir.VectorType(ir.IntType(32), half))
+            scaled = builder.fmul(builder.sitofp(narrow, singles), splat(builder, factor, singles))
+            store(builder, scaled, builder.gep(target, [ir.Constant(long, part * half)]))
+        return context.get_dummy_value()
+
+    return types.void(codes, types.int64, types.int64, types.float32, out, types.int64), codegen
+
+
+@intrinsic
+def expand(typing_context, source, start, mask, out, to):  # type: ignore[no-untyped-def]
+    """Spread ``source[start:]`` over the ones of the 16-bit ``mask`` into ``out[to:to + 16]``, zeros elsewhere.
+
+    ``source`` is float32, or the bytes of float32. One instruction where the processor has it (AVX-512), a short loop
+    elsewhere; reads only as many as it spreads.
+    """
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        source, start, mask, out, to = args
+        chosen = ir.VectorType(ir.IntType(1), LANES)
+        source = builder.bitcast(data_pointer(context, builder, signature.args[0], source), SINGLE.as_pointer())
+        source = builder.gep(source, [start])
+        out = builder.gep(data_pointer(context, builder, signature.args[3], out), [to])
+        function = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(SINGLES, [SINGLE.as_pointer(), chosen, SINGLES]),
+            f"llvm.masked.expandload.v{LANES}f32",
+        )
+        bits = builder.bitcast(builder.trunc(mask, ir.IntType(LANES)), chosen)
+        store(builder, builder.call(function, [source, bits, constant(SINGLES, 0.0)]), out)
+        return context.get_dummy_value()
+
+    return types.void(source, types.int64, types.uint64, out, types.int64), codegen
