@@ -42,7 +42,7 @@ def test_the_wheel_carries_the_cards_and_the_types_and_no_tests(built: Path) -> 
     assert "recsparse/py.typed" in names
     assert [name for name in names if name.endswith(".dist-info/licenses/LICENSE")]
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"recsparse"}
-    assert not [name for name in names if "test" in name or "__pycache__" in name]
+    assert not [name for name in names if {"tests", "conftest.py", "__pycache__"} & set(name.split("/"))]
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "recsparse").rglob("*.py")}
     assert modules == {name for name in names if name.endswith(".py")}
 
