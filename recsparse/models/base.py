@@ -247,9 +247,14 @@ class Recommender(BaseEstimator, ABC):  # type: ignore[misc]
         for number, (start, stop) in enumerate(pairwise(bounds)):
             pairs = order[start:stop]
             users_of_block = distinct[number * 1024 : (number + 1) * 1024]
-            block = self.scores(self._represent(users_of_block, source.matrix[users_of_block]))
-            result[known[pairs]] = block[position[pairs] - number * 1024, item_rows[known[pairs]]]
+            queries = self._represent(users_of_block, source.matrix[users_of_block])
+            result[known[pairs]] = self._pair_scores(queries, position[pairs] - number * 1024, item_rows[known[pairs]])
         return result
+
+    def _pair_scores(self, queries: Queries, which: Rows, items: Rows) -> Scores:
+        """Score query ``which[n]`` against item ``items[n]``; who need not score all items for it overrides this."""
+        scores: Scores = self.scores(queries)[which, items]
+        return scores
 
     def save(self, directory: str | Path, *, overwrite: bool = False) -> None:
         """Write the fitted model: JSON, Parquet and safetensors, never pickle; whole or not at all."""

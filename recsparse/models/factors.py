@@ -55,6 +55,10 @@ class FactorModel(Recommender):
         other.item_table_ = pack(self.item_table_.to_dense(), value_type=value_type)
         return other
 
+    def _pair_scores(self, queries: Queries, which: Rows, items: Rows) -> Scores:
+        scores: Scores = np.einsum("nd,nd->n", queries[which], self.item_table_.lookup(items))
+        return scores
+
     def _save_state(self, directory: Path) -> None:
         save_table(self.item_table_, directory / ITEM_TABLE)
 
