@@ -56,7 +56,9 @@ def read(typing_context, array, at):  # type: ignore[no-untyped-def]
     """Float32 number ``at`` of an array of float32, or of the bytes of one; ``at`` is known to be in it."""
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        singles = builder.bitcast(data_pointer(context, builder, signature.args[0], args[0]), ir.FloatType().as_pointer())
+        singles = builder.bitcast(
+            data_pointer(context, builder, signature.args[0], args[0]), ir.FloatType().as_pointer()
+        )
         number = builder.load(builder.gep(singles, [args[1]]))
         number.align = 1
         return number

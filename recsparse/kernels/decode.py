@@ -22,6 +22,12 @@ SLACK = 64
 
 
 @nb.njit(forceinline=True, cache=True, error_model="numpy")
+def code_bits(kind):  # type: ignore[no-untyped-def]
+    """Bits of a number in storage."""
+    return np.int64(16) if kind == BF16 else np.int64(kind)
+
+
+@nb.njit(forceinline=True, cache=True, error_model="numpy")
 def bfloat_to_single(word):  # type: ignore[no-untyped-def]
     """A bfloat16, given as its bits: the upper half of a float32."""
     return np.uint32(word << np.uint32(16)).view(np.float32)

@@ -84,15 +84,10 @@ def _bytes(builder: Any, source: Any, factor: Any) -> Any:
     return builder.fmul(numbers, splat(builder, factor, SINGLES))
 
 
-def _zeros(_: Any, __: Any, ___: Any) -> Any:
-    return constant(SINGLES, 0.0)
-
-
 write_singles = _writer(_singles, "Sixteen float32 as they are.")
 write_halves = _writer(_halves, "Sixteen float16.")
 write_bfloats = _writer(_bfloats, "Sixteen bfloat16.")
 write_bytes = _writer(_bytes, "Sixteen signed bytes, times the factor.")
-write_zeros = _writer(_zeros, "Sixteen zeros.")
 
 
 @intrinsic
@@ -107,7 +102,9 @@ def write_integers(typing_context, codes, at, width, factor, out, to):  # type: 
         source = data_pointer(context, builder, signature.args[0], codes)
         target = builder.gep(data_pointer(context, builder, signature.args[4], out), [to])
         up = builder.sub(ir.Constant(long, 64), width)
-        steps = builder.mul(splat(builder, width, longs), ir.Constant(longs, [ir.Constant(long, j) for j in range(half)]))
+        steps = builder.mul(
+            splat(builder, width, longs), ir.Constant(longs, [ir.Constant(long, j) for j in range(half)])
+        )
         for part in range(2):
             bit = builder.add(at, builder.mul(width, ir.Constant(long, part * half)))
             word = load(builder, builder.gep(source, [builder.lshr(bit, ir.Constant(long, 3))]), long)
@@ -120,6 +117,18 @@ def write_integers(typing_context, codes, at, width, factor, out, to):  # type: 
         return context.get_dummy_value()
 
     return types.void(codes, types.int64, types.int64, types.float32, out, types.int64), codegen
+
+
+@intrinsic
+def write_zeros(typing_context, out, to):  # type: ignore[no-untyped-def]
+    """Sixteen zeros."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        target = builder.gep(data_pointer(context, builder, signature.args[0], args[0]), [args[1]])
+        store(builder, constant(SINGLES, 0.0), target)
+        return context.get_dummy_value()
+
+    return types.void(out, types.int64), codegen
 
 
 @intrinsic
@@ -146,3 +155,20 @@ def expand(typing_context, source, start, mask, out, to):  # type: ignore[no-unt
         return context.get_dummy_value()
 
     return types.void(source, types.int64, types.uint64, out, types.int64), codegen
+
+
+@intrinsic
+def prefetch(typing_context, buffer, at):  # type: ignore[no-untyped-def]
+    """Ask for the cache line of byte ``at``; harmless wherever that is."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        flag = ir.IntType(32)
+        byte = ir.IntType(8).as_pointer()
+        pointer = builder.gep(data_pointer(context, builder, signature.args[0], args[0]), [args[1]])
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag]), "llvm.prefetch.p0"
+        )
+        builder.call(function, [pointer, ir.Constant(flag, 0), ir.Constant(flag, 3), ir.Constant(flag, 1)])
+        return context.get_dummy_value()
+
+    return types.void(buffer, types.int64), codegen

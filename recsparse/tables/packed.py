@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsparse.errors import FormatError
+from recsparse.kernels import gather
 from recsparse.parallel import for_ranges
 from recsparse.tables.bits import BitRank
 from recsparse.tables.fallback import FALLBACKS, Fallback, Ids
@@ -112,10 +113,12 @@ class PackedTable(Table):
 
     def _gather(self, ids: Ids, out: Floats) -> None:
         found = np.empty(len(ids), dtype=np.bool_)
-        kernel, arguments = self.support.kernel, self._arguments
+        kernel, arguments, dim = self.support.kernel, self._arguments, self.shape[1]
 
         def work(start: int, stop: int) -> None:
-            if kernel(ids[start:stop], *arguments, out[start:stop], found[start:stop]):
+            if kernel(
+                ids[start:stop], *arguments, out[start:stop].reshape(-1), dim, found[start:stop], *gather.workspace(dim)
+            ):
                 raise FormatError("The table is damaged: a row's place is outside of what is stored. Save it again.")
 
         if len(ids) < MANY:
