@@ -197,11 +197,20 @@ def _explain(error: duckdb.Error) -> RecsparseError:
     if isinstance(error, duckdb.OutOfMemoryException):
         return DataError(f"The memory limit is too small: {first} Raise it (--memory-limit) or use fewer threads.")
     if "csv error" in lowered:
-        cause = next(
-            (line.strip() for line in text.splitlines() if line.startswith(("Expected", "Value", "Invalid"))), ""
-        )
-        line = re.search(r"Original Line: (.*)", text)
-        return DataError(f"{first} {cause}".strip() + (f" The line is {line.group(1)!r}." if line else ""))
+        return _explain_line(text)
     if isinstance(error, (duckdb.InvalidInputException, duckdb.IOException, duckdb.SerializationException)):
         return FormatError(first)
     return DataError(first)
+
+
+def _explain_line(text: str) -> DataError:
+    """Say which line of a text file cannot be cut into its columns, and why."""
+    file, number, line = (
+        found.group(1).strip() if (found := re.search(pattern, text)) else "?"
+        for pattern in (r"file = (.*)", r"CSV Error on Line: (\d+)", r"Original Line: ?(.*)")
+    )
+    cause = re.search(r"^(Expected Number.*|Value with.*|Maximum line.*|.*quote.*)$", text, re.MULTILINE)
+    why = cause.group(1).rstrip(".") if cause else text.splitlines()[0]
+    return DataError(
+        f"{file}, line {number}: {why}; the line is {line!r}. Mend it, or name another delimiter or quote."
+    )

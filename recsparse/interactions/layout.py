@@ -80,6 +80,14 @@ def find_layout(spec: Files, root: Path, work: Path, *columns: Column | None) ->
         DataError: no file is there, a file is empty, or files of different formats are mixed.
         FormatError: a Parquet file is damaged.
     """
+    asked = [column for column in columns if column is not None]
+    layout = _look(spec, root, work, asked)
+    for column in asked:
+        layout.position(column)
+    return layout
+
+
+def _look(spec: Files, root: Path, work: Path, asked: list[Column]) -> Layout:
     files = _expand(spec, root, work)
     if spec.format in FORMS:
         table = work / f"{spec.format}.csv"
@@ -92,7 +100,6 @@ def find_layout(spec: Files, root: Path, work: Path, *columns: Column | None) ->
     form = formats.pop()
     if form == "parquet":
         return _parquet(files)
-    asked = [column for column in columns if column is not None]
     line, second = _first_lines(files[0], spec.encoding)
     if form == "json":
         return _json(files, line, asked)

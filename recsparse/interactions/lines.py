@@ -50,9 +50,14 @@ def read_lines(engine: Engine, spec: Ratings, layout: Layout) -> int:
 
 
 def _number(layout: Layout, column: Column) -> str:
-    """Parse a number; None where it is none."""
+    """Parse a number; None where it is none.
+
+    DuckDB pushes a bare TRY_CAST into its CSV reader, where what cannot be cast is an error; hence the trim.
+    """
     sql = layout.sql(column)
-    return f"CAST({sql} AS FLOAT)" if layout.type(column) in {"integer", "number"} else f"TRY_CAST({sql} AS FLOAT)"
+    return (
+        f"CAST({sql} AS FLOAT)" if layout.type(column) in {"integer", "number"} else f"TRY_CAST(trim({sql}) AS FLOAT)"
+    )
 
 
 def _time(layout: Layout, column: Column, unit: str) -> str:

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import scipy.sparse as sp
 
 from recsparse.errors import DataError
-from recsparse.interactions.interactions import Interactions
+from recsparse.interactions.interactions import ITEM, USER, Interactions
 from recsparse.interactions.protocols import TEST, TEST_HISTORY, TRAIN, VALIDATION, VALIDATION_HISTORY
 from recsparse.interactions.split import Split, assemble
 
@@ -88,7 +88,8 @@ def predefined(train: Interactions, validation: Interactions, test: Interactions
     if taken.max(initial=0) > 1:
         place = int(np.argmax(taken > 1))
         user = int(np.searchsorted(whole.matrix.indptr, place, side="right")) - 1
-        pair = f"user {whole.user_ids[user]!r}, item {whole.item_ids[whole.matrix.indices[place]]!r}"
+        item = int(whole.matrix.indices[place])
+        pair = f"user {whole.users[USER][user].as_py()!r}, item {whole.items[ITEM][item].as_py()!r}"
         raise DataError(f"The pair {pair} is in {taken[place]} parts ({(taken > 1).sum()} such pairs); keep it in one.")
     return assemble(whole, labels, {"protocol": "predefined", "seed": None, "options": {}})
 

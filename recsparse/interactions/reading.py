@@ -1,5 +1,6 @@
 """A dataset directory read in pieces: row groups one after the other, from mapped files, in bounded memory."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,4 +130,6 @@ def to_torch(interactions: Interactions) -> "torch.Tensor":
 
     matrix = interactions.matrix
     indptr, indices, values = (torch.from_numpy(array) for array in (matrix.indptr, matrix.indices, matrix.data))
-    return torch.sparse_csr_tensor(indptr, indices, values, size=matrix.shape, check_invariants=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
+        return torch.sparse_csr_tensor(indptr, indices, values, size=matrix.shape, check_invariants=False)

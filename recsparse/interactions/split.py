@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -114,13 +114,22 @@ def labeller(protocol: str, whole: Whole, seed: int, options: dict[str, Any]) ->
     Raises:
         ConfigError: the protocol or an option is unknown or impossible.
     """
+    check_protocol(protocol, options)
+    return PROTOCOLS[protocol](whole, seed, **options)
+
+
+def check_protocol(protocol: str, options: Collection[str] = ()) -> None:
+    """Refuse a protocol, or options' names, that are unknown, before there are data.
+
+    Raises:
+        ConfigError: it says what there is.
+    """
     if protocol not in PROTOCOLS:
         raise ConfigError(f"There is no protocol {protocol!r}; there are: {', '.join(sorted(PROTOCOLS))}.")
-    function = PROTOCOLS[protocol]
-    known = [name for name, each in inspect.signature(function).parameters.items() if each.kind is each.KEYWORD_ONLY]
+    parameters = inspect.signature(PROTOCOLS[protocol]).parameters
+    known = [name for name, each in parameters.items() if each.kind is each.KEYWORD_ONLY]
     if unknown := sorted(set(options) - set(known)):
         raise ConfigError(f"The protocol {protocol} has no option {unknown[0]!r}; it has: {', '.join(known)}.")
-    return function(whole, seed, **options)
 
 
 def assemble(interactions: Interactions, labels: Labels, about: dict[str, Any]) -> Split:

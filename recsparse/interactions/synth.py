@@ -23,7 +23,9 @@ SPAN = 2 * 365 * 86_400
 SKEW = 0.75
 """An item's share falls with its rank r in its topic as r ** -SKEW."""
 OVERSAMPLE = 1.3
-"""Pairs drawn for each pair wanted, since some repeat."""
+"""Pairs drawn for each pair that is missing, since some repeat."""
+ROUNDS = 8
+"""How often is drawn; what is then missing stays so."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ def synthesise(
         directory: where the files go; it appears whole.
         users: number of users.
         items: number of items; at least 24, the number of topics.
-        interactions: how many to aim at; no pair is written twice, so a little fewer result.
+        interactions: how many to aim at; no pair is written twice, so that fewer result, a tenth where users have many of
+            few items. `synth.json` says how many.
         seed: equal seeds give equal files.
         form: ``csv`` or ``parquet``.
         overwrite: replace an existing directory.
@@ -132,37 +135,40 @@ def _draw(
     rng: np.random.Generator, world: World, counts: npt.NDArray[np.int64], main: npt.NDArray[np.int64],
     second: npt.NDArray[np.int64], first: int,
 ) -> pa.Table:  # fmt: skip
-    """Draw the interactions of consecutive users, in order of user and time."""
-    tries = np.ceil(counts * OVERSAMPLE).astype(np.int64) + 2
-    user = np.repeat(np.arange(len(counts)), tries)
-    n = len(user)
-    choice = rng.random(n)
-    topic = rng.integers(0, TOPICS, n)
-    liked = np.select([choice < world.MAIN, choice < world.MAIN + world.SECOND], [2, 1], 0)
-    topic = np.select([liked == 2, liked == 1], [main[user], second[user]], topic)
+    """Draw the interactions of consecutive users, in order of user and time; pairs that repeat are drawn again."""
     joined = rng.random(len(counts)) * 0.8
-    moment = joined[user] + rng.random(n) * (1 - joined[user]) * 0.5
-    size = np.diff(world.start)[topic]
-    rank = size * rng.random(n) ** (1 / (1 - SKEW)) + 0.25 * size * moment
-    item = world.by_topic[world.start[topic] + rank.astype(np.int64) % np.maximum(size, 1)]
-    rating = np.clip(np.rint(2.6 + 0.7 * liked + rng.normal(0, 0.8, n)), 1, 5).astype(np.int8)
-    kept = _unique(user, item, counts, tries)
-    kept = kept[np.lexsort((moment[kept], user[kept]))]
-    seconds = (START + moment[kept] * SPAN).astype(np.int64)
+    drawn: npt.NDArray[np.int64] = np.zeros((4, 0), dtype=np.int64)
+    missing = counts
+    for _ in range(ROUNDS):
+        user = np.repeat(np.arange(len(counts)), np.ceil(missing * OVERSAMPLE).astype(np.int64))
+        n = len(user)
+        choice = rng.random(n)
+        liked = np.select([choice < world.MAIN, choice < world.MAIN + world.SECOND], [2, 1], 0)
+        topic = np.choose(liked, [rng.integers(0, TOPICS, n), second[user], main[user]])
+        moment = joined[user] + rng.random(n) * (1 - joined[user]) * 0.5
+        size = np.diff(world.start)[topic]
+        rank = size * rng.random(n) ** (1 / (1 - SKEW)) + 0.25 * size * moment
+        item = world.by_topic[world.start[topic] + rank.astype(np.int64) % np.maximum(size, 1)]
+        rating = np.clip(np.rint(2.6 + 0.7 * liked + rng.normal(0, 0.8, n)), 1, 5).astype(np.int64)
+        new = np.stack([user, item, rating, (START + moment * SPAN).astype(np.int64)])[:, size > 0]
+        drawn = np.concatenate([drawn, new], axis=1)
+        drawn = drawn[:, _unique(drawn[0], drawn[1], counts)]
+        missing = counts - np.bincount(drawn[0], minlength=len(counts))
+        if missing.sum() < counts.sum() // 100:
+            break
+    user, item, rating, seconds = drawn[:, np.lexsort((drawn[3], drawn[0]))]
     return pa.table(
-        {"user_id": user[kept] + first + 1, "item_id": item[kept] + 1, "rating": rating[kept], "timestamp": seconds}
+        {"user_id": user + first + 1, "item_id": item + 1, "rating": rating.astype(np.int8), "timestamp": seconds}
     )
 
 
 def _unique(
-    user: npt.NDArray[np.int64],
-    item: npt.NDArray[np.int64],
-    counts: npt.NDArray[np.int64],
-    tries: npt.NDArray[np.int64],
+    user: npt.NDArray[np.int64], item: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
-    """Give the draws to keep: of each pair the first, of each user as many as wanted."""
-    _, once = np.unique(user * (int(item.max()) + 1) + item, return_index=True)
+    """Give the draws to keep: of each pair the first, of each user as many as wanted, the earliest drawn."""
+    _, once = np.unique(user * (int(item.max(initial=0)) + 1) + item, return_index=True)
     once.sort()
+    once = once[np.argsort(user[once], kind="stable")]
     owner = user[once]
     starts = np.searchsorted(owner, np.arange(len(counts)))
     kept: npt.NDArray[np.int64] = once[np.arange(len(once)) - starts[owner] < counts[owner]]
