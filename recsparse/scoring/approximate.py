@@ -25,8 +25,9 @@ Items = npt.NDArray[np.int32]
 class ApproximateItems:
     """A graph (HNSW) over a table's rows for the greatest inner products.
 
-    A row v becomes (v, sqrt(M² - |v|²)) with M the greatest norm: all have one length then, and the nearest by angle to
-    (q, 0) is the best by inner product (Bachrach et al., RecSys 2014, section 3). Candidates are scored exactly.
+    The graph links by inner product itself (Morozov and Babenko, NeurIPS 2018). The reduction to angles by one more
+    dimension (Bachrach et al., RecSys 2014) loses most of the recall where norms differ, as those of popular items do.
+    Candidates are scored exactly, from the packed table.
 
     Attributes:
         table: the rows.
@@ -58,16 +59,12 @@ class ApproximateItems:
         except ImportError as error:
             raise ConfigError("An approximate index needs usearch: pip install 'recsparse[approximate]'.") from error
         index = Index(
-            ndim=table.shape[1] + 1, metric="cos", dtype="f32", connectivity=connectivity, expansion_add=effort,
+            ndim=table.shape[1], metric="ip", dtype="f32", connectivity=connectivity, expansion_add=effort,
             expansion_search=search_effort,
         )  # fmt: skip
-        longest = max(
-            (np.einsum("ij,ij->i", block, block).max(initial=0.0) for _, block in table.blocks()), default=0.0
-        )
         for start, block in table.blocks():
-            rest = np.sqrt(np.maximum(longest - np.einsum("ij,ij->i", block, block), 0))
             keys = np.arange(start, start + len(block), dtype=np.uint64)
-            index.add(keys, np.column_stack([block, rest]).astype(np.float32), threads=resolve_jobs(n_jobs))
+            index.add(keys, block, threads=resolve_jobs(n_jobs))
         return cls(table, index)
 
     def top_k(
@@ -80,8 +77,7 @@ class ApproximateItems:
         n_queries = len(queries)
         excluded = sp.csr_array((n_queries, len(self.table)), dtype=np.int8) if excluded is None else excluded
         wide = min(k + int(np.diff(excluded.indptr).max(initial=0)), len(self.table))
-        padded = np.column_stack([queries, np.zeros(n_queries)]).astype(np.float32)
-        found = np.asarray(self.index.search(padded, wide, threads=resolve_jobs(n_jobs)).keys)
+        found = np.asarray(self.index.search(queries, wide, threads=resolve_jobs(n_jobs)).keys)
         found = np.sort(found.reshape(n_queries, wide).astype(np.int64), axis=1)  # ascending: ties to the lower row
         vectors = self.table.lookup(found.ravel()).reshape(n_queries, wide, -1)
         scores = np.einsum("bd,bwd->bw", queries, vectors).astype(np.float32)

@@ -25,7 +25,7 @@ def test_most_of_the_exact_best_are_found_and_scored_exactly(table):
 
     items, scores = index.top_k(queries, 10, excluded)
 
-    assert index.recall(queries, 10, excluded) > 0.9
+    assert index.recall(queries, 10, excluded) > 0.97
     assert not excluded.toarray()[np.arange(200)[:, None], items].any()
     np.testing.assert_allclose(scores, np.take_along_axis(queries @ table.to_dense().T, items, 1), rtol=1e-4)
     assert (np.diff(scores, axis=1) <= 0).all()
@@ -43,7 +43,7 @@ def test_recall_is_the_share_of_the_exact_best(table):
 
 
 def test_all_rows_excluded_leaves_nothing(table):
-    small = table[0:20]
+    small = pack(table.to_dense()[:20])
     everything = sp.csr_array(np.ones((1, 20), dtype=np.float32))
     items, scores = ApproximateItems.build(small).top_k(np.ones((1, 24), np.float32), 3, everything)
     assert items.tolist() == [[-1, -1, -1]]
