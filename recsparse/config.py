@@ -4,15 +4,23 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, ValidationInfo, field_validator
 
 from recsparse.errors import ConfigError
+from recsparse.evaluation import DEFAULT_METRICS
+from recsparse.evaluation.metrics import check_metrics
 from recsparse.interactions.cleaning import Cleaning
 from recsparse.interactions.source import Source, Spec
+from recsparse.interactions.split import check_protocol
+from recsparse.models import Recommender
 from recsparse.validation import validate
 
-Kind = Literal["popularity", "ease", "slim", "item-knn", "ials", "mf", "lightgcn", "sparse-ease"]
 ValueType = Literal["fp32", "fp16", "bf16", "int8", "int6", "int5", "int4", "int3", "int2"]
+
+
+def _known_kind(kind: str) -> str:
+    Recommender.of_kind(kind)
+    return kind
 
 
 class Data(Spec):
@@ -22,7 +30,8 @@ class Data(Spec):
     """A dataset card's name, a path, or a table that describes the files."""
     from_path: Path | None = None
     """The card's files, where they are on this machine already."""
-    cleaning: Cleaning = Cleaning()
+    cleaning: Cleaning | None = None
+    """None is what the card says, else only repeated pairs are merged."""
     memory_limit: str | None = None
     """DuckDB's limit, for example 4GB."""
 
@@ -34,6 +43,19 @@ class SplitBy(Spec):
     seed: int = 0
     options: dict[str, Any] = {}
 
+    @field_validator("protocol")
+    @classmethod
+    def _known(cls, protocol: str) -> str:
+        check_protocol(protocol)
+        return protocol
+
+    @field_validator("options")
+    @classmethod
+    def _its_own(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if "protocol" in info.data:
+            check_protocol(info.data["protocol"], options)
+        return options
+
 
 class ModelSpec(Spec):
     """A model and the rows of the report it gives: one for each combination of ``sweep`` and value type.
@@ -41,7 +63,7 @@ class ModelSpec(Spec):
     Names in ``sweep`` and ``tune`` may reach into a recipe: ``recipe.density``.
     """
 
-    kind: Kind
+    kind: Annotated[str, AfterValidator(_known_kind)]
     params: dict[str, Any] = {}
     sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
     """Settings that make rows of their own: each value, and each combination, is one."""
@@ -54,8 +76,8 @@ class ModelSpec(Spec):
 class Evaluation(Spec):
     """What to measure on the test users."""
 
-    metrics: list[str] = ["ndcg@10", "ndcg@20", "ndcg@100", "recall@20", "recall@50"]
-    headline: str = "ndcg@20"
+    metrics: Annotated[tuple[str, ...], AfterValidator(check_metrics)] = DEFAULT_METRICS
+    headline: Annotated[str, Field(validate_default=True)] = "ndcg@20"
     """The metric that settings, and the table to ship, are chosen by."""
     max_loss: Annotated[float, Field(ge=0, lt=1)] = 0.02
     """The relative loss of the headline metric that is acceptable for a smaller table."""
@@ -63,6 +85,13 @@ class Evaluation(Spec):
     """History lengths of the few-shot curve; empty for none."""
     seed: int = 0
     """Of the bootstrap."""
+
+    @field_validator("headline")
+    @classmethod
+    def _measured(cls, headline: str, info: ValidationInfo) -> str:
+        if headline not in info.data.get("metrics", (headline,)):
+            raise ValueError(f"it must be one of the metrics, {', '.join(info.data['metrics'])}")
+        return headline
 
 
 class Recommendations(Spec):
@@ -75,7 +104,7 @@ class RunConfig(Spec):
     """A pipeline file.
 
     Example:
-        >>> document = {"name": "mine", "data": {"source": "r.csv"}, "models": [{"kind": "ease"}]}
+        >>> document = {"name": "mine", "data": {"source": "r.csv"}, "models": [{"kind": "ials"}]}
         >>> config = RunConfig.model_validate(document)
         >>> str(config.directory), config.split.protocol
         ('runs/mine', 'strong')

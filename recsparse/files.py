@@ -55,6 +55,12 @@ def _put_in_place(partial: Path, path: Path) -> Path | None:
     return old
 
 
+def sweep(directory: Path) -> None:
+    """Remove what killed processes were writing aside below ``directory``; only for who writes there alone."""
+    for leftover in list(Path(directory).rglob(".*.partial-*-*")):
+        _remove(leftover)
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write; on success it replaces ``path``, on any error it is removed.

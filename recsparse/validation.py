@@ -8,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 from recsparse.errors import ConfigError
 
 Model = TypeVar("Model", bound=BaseModel)
+Place = tuple[Any, ...]
 
 
 def validate(model: type[Model], data: Any, where: str) -> Model:
@@ -17,34 +18,48 @@ def validate(model: type[Model], data: Any, where: str) -> Model:
         ConfigError: a key is unknown or missing, or a value is of the wrong type or impossible.
 
     Example:
-        >>> class Size(BaseModel, extra="forbid"):
+        >>> class Size(BaseModel):
         ...     rows: int
         >>> validate(Size, {"colour": "red"}, "size.toml")
         Traceback (most recent call last):
-        recsparse.errors.ConfigError: size.toml: rows: this key is required and missing. (1 more like it.)
+        recsparse.errors.ConfigError: size.toml: rows: this key is required and missing.
     """
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        more = error.error_count() - 1
+        # Where a value may be of several kinds, what is deepest belongs to the kind that was meant.
+        found = [(_keys(data, each["loc"], each["type"]), each) for each in error.errors(include_url=False)]
+        keys, first = max(found, key=lambda each: (len(each[0]), each[1]["type"] == "extra_forbidden"))
+        more = len({place for place, _ in found if place != keys[: len(place)]})
         rest = f" ({more} more like it.)" if more else ""
-        raise ConfigError(f"{where}: {_sentence(model, first)}{rest}") from error
+        raise ConfigError(f"{where}: {_sentence(model, keys, first)}{rest}") from error
 
 
-def _sentence(model: type[BaseModel], error: Any) -> str:
-    place = tuple(error["loc"])
-    key = ".".join(str(part) for part in place) or "the whole"
+def _keys(data: Any, place: Place, error: str) -> Place:
+    """The keys that were written on the way to ``place``, which also names the kinds that were tried."""
+    keys = []
+    for number, part in enumerate(place):
+        held = range(len(data)) if isinstance(data, list | tuple) else data if isinstance(data, dict) else ()
+        if part in held:
+            data = data[part]
+        elif error != "missing" or number < len(place) - 1:
+            continue
+        keys.append(part)
+    return tuple(keys)
+
+
+def _sentence(model: type[BaseModel], keys: Place, error: Any) -> str:
+    key = ".".join(str(part) for part in keys) or "the whole"
     if error["type"] == "extra_forbidden":
-        allowed = sorted({name for known in _models_at(model, place[:-1]) for name in known.model_fields})
+        allowed = sorted({name for known in _models_at(model, error["loc"][:-1]) for name in known.model_fields})
         return f"{key}: there is no such key; allowed are {', '.join(allowed)}."
     if error["type"] == "missing":
         return f"{key}: this key is required and missing."
-    message = error["msg"].removeprefix("Value error, ")
+    message = error["msg"].removeprefix("Value error, ").rstrip(".")
     return f"{key}: {_short(error['input'])} is not allowed: {message[0].lower()}{message[1:]}."
 
 
-def _models_at(model: type[BaseModel], place: tuple[Any, ...]) -> list[type[BaseModel]]:
+def _models_at(model: type[BaseModel], place: Place) -> list[type[BaseModel]]:
     """The models that may stand at this place of ``model``; a union's tag in the place picks one of them."""
     here: list[type[BaseModel]] = [model]
     for part in place:

@@ -54,7 +54,7 @@ def build(
 
     Example: recsparse build ratings.csv --user userId --item movieId --value rating --time timestamp -o data
     """
-    from recsparse.interactions import Cleaning
+    from recsparse.interactions import Cleaning, load_card
     from recsparse.interactions import append as add
     from recsparse.interactions import build as make
     from recsparse.interactions.store import read_info
@@ -76,6 +76,8 @@ def build(
         if append:
             add(read, output, progress=tell, **how)
         else:
+            if isinstance(read, str):
+                cleaning = load_card(read).cleaning.model_dump(exclude_defaults=True) | cleaning
             checked = validate(Cleaning, cleaning, "build")
             make(read, output, cleaning=checked, overwrite=overwrite, progress=tell, **how)
     info = read_info(output)

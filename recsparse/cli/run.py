@@ -7,28 +7,33 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 from recsparse.cli.console import AsJson, answer, out, progress
 
 if TYPE_CHECKING:
+    from recsparse.pipeline.stages import Stage
     from recsparse.report import Choice, Results
 
 
 def run(
     config: Annotated[Path, typer.Argument(help="A pipeline file, for example pipelines/ml-100k.toml.")],
     directory: Annotated[Path | None, typer.Option("--output", "-o", help="Instead of runs/NAME.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is up to date and what would run.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a whole pipeline: data, split, models, evaluation, recommendations and report; skip what is up to date.
 
     Example: recsparse run pipelines/ml-100k.toml
     """
-    from recsparse.config import read_config
     from recsparse.pipeline import Run
     from recsparse.report import choose
 
-    made = Run(read_config(config), directory=directory)
+    made = Run.read(config, directory=directory)
+    if dry_run:
+        _show(made.plan(), as_json)
+        return
     with progress() as tell:
         made.tell = tell
         results = made(command=shlex.join(["recsparse", *sys.argv[1:]]))
@@ -48,13 +53,25 @@ def run(
     answer(paths, as_json, "written")
 
 
+def _show(plan: list[tuple["Stage", bool]], as_json: bool) -> None:
+    if as_json:
+        stages = [{"stage": stage.name, "up_to_date": done, "directory": str(stage.directory)} for stage, done in plan]
+        answer({"stages": stages}, as_json, "")
+        return
+    for stage, done in plan:
+        out.print(
+            f"[green]up to date[/]  {stage.name}" if done else f"[yellow]would run [/]  {stage.name}", highlight=False
+        )
+    out.print(f"{sum(not done for _, done in plan)} of {len(plan)} stages would run.", highlight=False)
+
+
 def _table(results: "Results", choice: "Choice") -> Table:
     """Orientation rows, then the tables that no smaller one beats, each beside the best dense table of its size."""
     from recsparse.report.choice import bytes_of, equal_bytes_rival
 
     headline = results.headline
     data = results.dataset.title or results.dataset.name
-    title = f"{data}: tables that no smaller one beats, and the best dense one of each size"
+    title = f"{escape(data)}: tables that no smaller one beats, and the best dense one of each size"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("table", "B/item", f"{headline}, 95 %", "best dense", headline):
         table.add_column(name, no_wrap=True, justify="left" if name in ("table", "best dense") else "right")

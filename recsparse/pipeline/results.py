@@ -3,7 +3,6 @@
 import json
 import platform
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,17 +13,16 @@ from recsparse.interactions.cards import Card
 from recsparse.models import Recommender
 from recsparse.models.factors import ITEM_TABLE, FactorModel
 from recsparse.parallel import resolve_jobs
-from recsparse.pipeline.rows import Training
+from recsparse.pipeline.plan import Entry
 from recsparse.pipeline.train import Fitted
 from recsparse.report.results import Cost, Dataset, FewShotPoint, Measured, Row, SplitInfo
 
 VERSIONS = ("recsparse", "torch", "numpy", "scipy", "numba", "duckdb", "pyarrow")
 
 
-def row_of(
-    training: Training, value_type: str, directory: Path, evaluation: Evaluation, curve: dict[int, Evaluation]
-) -> Row:
+def row_of(entry: Entry, evaluation: Evaluation, curve: dict[int, Evaluation]) -> Row:
     """Describe one saved model: what it weighs on disk, and what its packed table achieved."""
+    training, value_type, directory = entry.training, entry.value_type, entry.model.directory
     fitted = Fitted.read(directory)
     row: dict[str, Any] = {}
     model = Recommender.load(directory)
@@ -43,7 +41,7 @@ def row_of(
         }
     file = directory / ITEM_TABLE
     return Row(
-        label=training.label_of(value_type),
+        label=entry.label,
         family=training.family_of(value_type),
         model=training.kind,
         params=fitted.params,

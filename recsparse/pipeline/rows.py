@@ -1,16 +1,22 @@
 """The rows of a report that a pipeline file asks for."""
 
+import re
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
+from inspect import signature
 from itertools import product
 from typing import Any
+
+from pydantic import BaseModel, ConfigDict, create_model
 
 from recsparse.config import ModelSpec, RunConfig
 from recsparse.errors import ConfigError
 from recsparse.models import Recommender
+from recsparse.models.factors import FactorModel
 from recsparse.report.results import Family
 from recsparse.sparsity import Recipe
+from recsparse.validation import validate
 
 _NAMES = {
     "popularity": "Popularity", "ease": "EASE", "slim": "SLIM", "item-knn": "Item-kNN", "ials": "iALS", "mf": "MF",
@@ -27,12 +33,14 @@ class Training:
         params: its settings but those tuned.
         candidates: settings to choose from on the validation users; one empty dict where nothing is tuned.
         value_types: one row of the report each.
+        where: of the pipeline file, for errors.
     """
 
     kind: str
     params: dict[str, Any]
     candidates: tuple[dict[str, Any], ...]
     value_types: tuple[str, ...]
+    where: str
 
     @property
     def label(self) -> str:
@@ -56,6 +64,10 @@ class Training:
         """The row's name."""
         return self.label if value_type == "fp32" else f"{self.label} {value_type}"
 
+    def slug_of(self, value_type: str) -> str:
+        """The name of the row's directories."""
+        return re.sub(r"[^a-z0-9.]+", "-", self.label_of(value_type).lower()).strip("-")
+
     def family_of(self, value_type: str) -> Family:
         """What the row is, for the report's colours."""
         if self.kind == "popularity":
@@ -67,18 +79,20 @@ class Training:
         return "dense" if value_type == "fp32" else "quantised"
 
 
-def trainings(config: RunConfig) -> list[Training]:
+def trainings(config: RunConfig, where: str = "") -> list[Training]:
     """Every training of a pipeline file, in its order.
 
     Raises:
-        ConfigError: a model does not have a setting, or two rows would have one name.
+        ConfigError: a model does not have a setting, two rows would have one name, or no model has a table.
     """
-    found = [training for number, spec in enumerate(config.models) for training in _of(spec, f"models.{number}")]
+    found = [each for number, spec in enumerate(config.models) for each in _of(spec, f"{where}models.{number}")]
     labels = [training.label_of(each) for training in found for each in training.value_types]
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
         raise ConfigError(
-            f"Two rows would be called {twice[0]!r}; they must differ in kind, dim, recipe or value type."
+            f"{where}models: two rows would be called {twice[0]!r}; let them differ in kind, dim, recipe or value type."
         )
+    if not any(issubclass(Recommender.of_kind(training.kind), FactorModel) for training in found):
+        raise ConfigError(f"{where}models: none of them has an embedding table; add one that has, for example ials.")
     return found
 
 
@@ -86,14 +100,20 @@ def make(kind: str, params: dict[str, Any], where: str = "params") -> Recommende
     """Make an unfitted model by its kind.
 
     Raises:
-        ConfigError: the model has no such setting.
+        ConfigError: the model has no such setting, or it is of the wrong type.
     """
     model = Recommender.of_kind(kind)
-    allowed = list(model._get_param_names())
-    if unknown := sorted(set(params) - set(allowed)):
-        raise ConfigError(f"{where}.{unknown[0]}: {kind} has no such setting; it has {', '.join(allowed) or 'none'}.")
-    made: Recommender = model(**params)
+    settings = validate(_settings_of(model), params, where)
+    made: Recommender = model(**{name: getattr(settings, name) for name in params})
     return made
+
+
+def _settings_of(model: type[Recommender]) -> type[BaseModel]:
+    """The types of a model's settings, as its constructor declares them; a recipe is checked where it is parsed."""
+    fields: dict[str, Any] = {}
+    for name, parameter in signature(model).parameters.items():
+        fields[name] = (Any if name == "recipe" else parameter.annotation, parameter.default)
+    return create_model("Settings", __config__=ConfigDict(extra="forbid", strict=True), **fields)
 
 
 def with_settings(params: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
@@ -108,6 +128,8 @@ def with_settings(params: dict[str, Any], settings: dict[str, Any]) -> dict[str,
         place = result
         for part in outer:
             place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"{name}: {part} is {place!r}, which has no {last}; make it a table of settings.")
         place[last] = value
     return result
 
@@ -117,10 +139,20 @@ def _of(spec: ModelSpec, where: str) -> Iterator[Training]:
     for settings in _combinations(spec.sweep):
         params = with_settings(spec.params, settings)
         for candidate in candidates:
-            model = make(spec.kind, with_settings(params, candidate), f"{where}.params")
+            tried = with_settings(params, candidate)
+            model = make(spec.kind, tried, f"{where}.params")
+            if recipe := tried.get("recipe"):
+                _parse(recipe, f"{where}.params.")
             if "value_type" in params or (spec.value_types != ["fp32"] and "value_type" not in model.get_params()):
                 raise ConfigError(f"{where}.value_types: set it there, and only for models that have a packed table.")
-        yield Training(spec.kind, params, candidates, tuple(spec.value_types))
+        yield Training(spec.kind, params, candidates, tuple(spec.value_types), where)
+
+
+def _parse(recipe: Any, where: str) -> None:
+    try:
+        Recipe.parse(recipe)
+    except ConfigError as error:
+        raise ConfigError(f"{where}{error}") from error
 
 
 def _combinations(choices: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:

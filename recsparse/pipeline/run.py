@@ -1,229 +1,200 @@
 """The main job: fetch, build, split, train, evaluate, recommend, report; what is up to date is skipped."""
 
 import json
-import re
 import shutil
-import time
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import pyarrow as pa
 
-from recsparse.config import RunConfig
+from recsparse.config import RunConfig, read_config
+from recsparse.errors import ConfigError
 from recsparse.evaluation import Evaluation, evaluate, few_shot_curve, split_digest
 from recsparse.files import atomic_directory
-from recsparse.interactions import ITEM, USER, Interactions, Split, build, fetch, load_card, read, read_split, split
+from recsparse.interactions import ITEM, USER, Interactions, Split, build, read, read_split, split
 from recsparse.interactions import write_split as save_split
-from recsparse.interactions.cards import Card
 from recsparse.interactions.download import Progress, silent
-from recsparse.interactions.fetch import locate
-from recsparse.interactions.source import Source
 from recsparse.interactions.store import write_table
 from recsparse.models import Recommender
 from recsparse.pipeline import results as describe
-from recsparse.pipeline.rows import Training, trainings
-from recsparse.pipeline.stages import digest_of, is_done, mark_done
+from recsparse.pipeline.plan import Entry, Plan
+from recsparse.pipeline.rows import trainings
+from recsparse.pipeline.sources import Files, find_files, is_here
+from recsparse.pipeline.stages import Stage, alone
 from recsparse.pipeline.train import train
-from recsparse.report import Results, choose, comparisons, write_report
+from recsparse.report import Results, choose, comparisons, read_results, write_report
 from recsparse.report.results import Row
 from recsparse.scoring import Job, recommend_to_parquet
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """One row of the report and where its files are."""
-
-    training: Training
-    value_type: str
-    model: Path
-    evaluation: Path
-
-    @property
-    def label(self) -> str:
-        return self.training.label_of(self.value_type)
-
-
 class Run:
-    """A pipeline file and its directory; each stage leaves its result there and is skipped while that is up to date."""
+    """A pipeline file and its directory; each stage leaves its result there and is skipped while that is up to date.
 
-    def __init__(self, config: RunConfig, *, directory: Path | None = None, progress: Progress | None = None) -> None:
+    Raises:
+        ConfigError: a model has no such setting, or two rows would have one name.
+    """
+
+    def __init__(
+        self, config: RunConfig, *, directory: Path | None = None, progress: Progress | None = None, where: str = ""
+    ) -> None:
         self.config = config
         self.directory = Path(directory or config.directory)
         self.tell = progress or silent
-        self.entries = [self._entry(each, value_type) for each in trainings(config) for value_type in each.value_types]
+        self.trainings = trainings(config, where)
+
+    @classmethod
+    def read(cls, file: Path, *, directory: Path | None = None) -> Self:
+        """Read a pipeline file; errors name it."""
+        return cls(read_config(file), directory=directory, where=f"{file}: ")
+
+    def plan(self) -> list[tuple[Stage, bool]]:
+        """Each stage and whether it is up to date; nothing is fetched or written."""
+        here = is_here(self.config.data)
+        plan = self._plan(find_files(self.config.data, silent)) if here else self._plan(None)
+        fetch = [] if here else [Stage(f"fetch {self.config.data.source}", plan.build.directory, "")]
+        done = plan.report.is_done()
+        last = [
+            Stage("recommend", self.directory / "recommendations", ""),
+            Stage("audit", self.directory / "audit", ""),
+        ]
+        if done:
+            shipped = plan.entry(choose(read_results(self.directory / "results.json")).row.label)
+            last = [plan.recommend(shipped), plan.audit(shipped)]
+        return [(stage, stage.is_done()) for stage in [*fetch, *plan.before_report(), *last, plan.report]]
 
     def __call__(self, command: str = "") -> Results:
-        """Run every stage that is not up to date and write the report; the results are what the report shows."""
-        began = time.perf_counter()
-        self.directory.mkdir(parents=True, exist_ok=True)
-        card, data_digest = self.build()
-        split_digest_ = self.split(data_digest)
-        parts = read_split(self.directory / "split")
-        self.train(parts, split_digest_)
-        rows, evaluations = self.evaluate(parts, split_digest_)
-        results = self._results(card, parts, rows, evaluations)
-        best = choose(results).row
-        self.recommend(self._entry_of(best.label), split_digest_)
-        self.audit(self._entry_of(best.label), parts)
-        results = results.model_copy(
-            update={
-                "command": command,
-                "seconds": time.perf_counter() - began,
-                "comparisons": comparisons(rows, evaluations, self.config.evaluation.headline),
-            }
-        )
-        results.write(self.directory / "results.json")
-        write_report(results, self.directory / "report.html")
+        """Run every stage that is not up to date; the results are what the report shows."""
+        with alone(self.directory):
+            files = find_files(self.config.data, self.tell)
+            plan = self._plan(files)
+            self.build(plan.build, files)
+            self.split(plan.split)
+            self.train(plan)
+            self.evaluate(plan)
+            if plan.report.is_done():
+                results = read_results(self.directory / "results.json")
+            else:
+                results = self._results(plan, files, command)
+            shipped = plan.entry(choose(results).row.label)
+            self.recommend(plan.recommend(shipped), shipped)
+            self.audit(plan.audit(shipped), shipped)
+            if not plan.report.is_done():
+                with plan.report.work():
+                    results.write(self.directory / "results.json")
+                    write_report(results, self.directory / "report.html")
         return results
 
-    def build(self) -> tuple[Card | None, str]:
-        """Fetch the data and build the matrix."""
-        data, target = self.config.data, self.directory / "data"
-        card, root, source = None, Path(), data.source
-        if isinstance(source, str) and not Path(source).exists():
-            card = load_card(source)
-            root = fetch(source, from_path=data.from_path, progress=self.tell)
-            source = locate(card, root)
-        digest = digest_of(data.model_dump(mode="json"), _state(root, source))
-        if not is_done(target, digest):
-            build(
-                source, target, root=root, name=card.name if card else None, cleaning=data.cleaning,
-                memory_limit=data.memory_limit, overwrite=True, progress=self.tell,
-            )  # fmt: skip
-            mark_done(target, digest)
-        return card, digest
+    def build(self, stage: Stage, files: Files) -> None:
+        """Build the matrix."""
+        if not stage.is_done():
+            with stage.work():
+                build(
+                    files.source, stage.directory, root=files.root, cleaning=files.cleaning, overwrite=True,
+                    name=files.card.name if files.card else self.config.name, progress=self.tell,
+                    memory_limit=self.config.data.memory_limit,
+                )  # fmt: skip
 
-    def split(self, data_digest: str) -> str:
+    def split(self, stage: Stage) -> None:
         """Cut the matrix into training, validation and test."""
-        how, target = self.config.split, self.directory / "split"
-        digest = digest_of(data_digest, how.model_dump(mode="json"))
-        if not is_done(target, digest):
+        if not stage.is_done():
             self.tell("split", 0, None)
-            parts = split(read(self.directory / "data"), how.protocol, seed=how.seed, **how.options)
-            save_split(parts, target, overwrite=True)
-            mark_done(target, digest)
-        return digest
+            how = self.config.split
+            with stage.work():
+                parts = split(read(self.directory / "data"), how.protocol, seed=how.seed, **how.options)
+                save_split(parts, stage.directory, overwrite=True)
 
-    def train(self, parts: Split, digest: str) -> None:
+    def train(self, plan: Plan) -> None:
         """Tune, fit, pack and save every model."""
-        todo = trainings(self.config)
-        for number, training in enumerate(todo):
-            self.tell(f"train {training.label}", number, len(todo))
-            entries = [entry for entry in self.entries if entry.training == training]
-            own = {entry.value_type: self._digest(entry, digest) for entry in entries}
-            if not all(is_done(entry.model, own[entry.value_type]) for entry in entries):
-                train(training, parts, self.config, {entry.value_type: entry.model for entry in entries})
-                for entry in entries:
-                    mark_done(entry.model, own[entry.value_type])
-        self.tell("train", len(todo), len(todo))
+        for number, training in enumerate(self.trainings):
+            entries = [entry for entry in plan.entries if entry.training is training]
+            if all(entry.model.is_done() for entry in entries):
+                continue
+            self.tell(f"train {training.label}", number, len(self.trainings))
+            places = {entry.value_type: entry.model.directory for entry in entries}
+            try:
+                took = train(training, self.parts, self.config, places)
+            except ConfigError as error:
+                raise ConfigError(f"{training.where}: {error}") from error
+            for entry in entries:
+                entry.model.finish(took / len(entries))
 
-    def evaluate(self, parts: Split, digest: str) -> tuple[list[Row], dict[str, Evaluation]]:
+    def evaluate(self, plan: Plan) -> None:
         """Load every saved model and measure what its packed table does for the test users."""
-        rows, evaluations = [], {}
-        wanted = self.config.evaluation
-        for number, entry in enumerate(self.entries):
-            self.tell(f"evaluate {entry.label}", number, len(self.entries))
-            own = digest_of(self._digest(entry, digest), wanted.model_dump(mode="json"))
-            if not is_done(entry.evaluation, own):
-                with atomic_directory(entry.evaluation, overwrite=True) as partial:
-                    self._measure(entry, parts, partial)
-                mark_done(entry.evaluation, own)
-            evaluation = Evaluation.load(entry.evaluation / "test.parquet")
-            curve = {k: Evaluation.load(entry.evaluation / f"history-{k}.parquet") for k in wanted.few_shot}
-            rows.append(describe.row_of(entry.training, entry.value_type, entry.model, evaluation, curve))
-            evaluations[entry.label] = evaluation
-        self.tell("evaluate", len(self.entries), len(self.entries))
-        return rows, evaluations
+        for number, entry in enumerate(plan.entries):
+            if entry.evaluation.is_done():
+                continue
+            self.tell(f"evaluate {entry.label}", number, len(plan.entries))
+            with entry.evaluation.work(), atomic_directory(entry.evaluation.directory, overwrite=True) as partial:
+                self._measure(entry, partial)
 
-    def recommend(self, entry: _Entry, digest: str) -> None:
+    def recommend(self, stage: Stage, entry: Entry) -> None:
         """Recommend to every user of the data with the chosen table, as loaded from its file."""
-        target, top = self.directory / "recommendations", self.config.recommendations.top
-        own = digest_of(self._digest(entry, digest), top)
-        if not is_done(target, own):
+        if not stage.is_done():
             self.tell("recommend", 0, None)
-            shutil.rmtree(target, ignore_errors=True)
-            recommend_to_parquet(entry.model, target, Job(histories=self.directory / "data", k=top))
-            mark_done(target, own)
+            shutil.rmtree(stage.directory, ignore_errors=True)
+            job = Job(histories=self.directory / "data", k=self.config.recommendations.top)
+            with stage.work():
+                recommend_to_parquet(entry.model.directory, stage.directory, job)
 
-    def audit(self, entry: _Entry, parts: Split) -> None:
+    def audit(self, stage: Stage, entry: Entry) -> None:
         """Write what anybody needs to compute the chosen row's figures again."""
-        model, test = Recommender.load(entry.model), parts.test
-        lines = model.recommend(k=100, histories=test.history)
-        with atomic_directory(self.directory / "audit", overwrite=True) as partial:
+        if stage.is_done():
+            return
+        test = self.parts.test
+        with stage.work(), atomic_directory(stage.directory, overwrite=True) as partial:
+            lines = Recommender.load(entry.model.directory).recommend(k=100, histories=test.history)
             write_table(_pairs(test.history), partial / "history.parquet")
             write_table(_pairs(test.target), partial / "target.parquet")
-            write_table(_pairs(parts.train), partial / "train.parquet")
+            write_table(_pairs(self.parts.train), partial / "train.parquet")
             write_table(pa.Table.from_pandas(lines, preserve_index=False), partial / "recommendations.parquet")
             (partial / "model.json").write_text(json.dumps({"label": entry.label}))
 
-    def _measure(self, entry: _Entry, parts: Split, directory: Path) -> None:
-        wanted, model = self.config.evaluation, Recommender.load(entry.model)
-        evaluate(model, parts.test, wanted.metrics, name=entry.label, seed=wanted.seed).save(directory / "test.parquet")
-        curve = few_shot_curve(
-            model, parts.test, wanted.few_shot, [wanted.headline], name=entry.label, seed=wanted.seed
-        )
-        for k, evaluation in curve.items():
-            evaluation.save(directory / f"history-{k}.parquet")
+    @cached_property
+    def parts(self) -> Split:
+        """Training, validation and test as they lie on disk."""
+        return read_split(self.directory / "split")
 
-    def _results(self, card: Card | None, parts: Split, rows: list[Row], evaluations: dict[str, Evaluation]) -> Results:
-        interactions = read(self.directory / "data")
-        name = json.loads((self.directory / "data" / "dataset.json").read_text())["name"]
-        wanted = self.config.evaluation
+    def _plan(self, files: Files | None) -> Plan:
+        return Plan.of(self.config, self.trainings, self.directory, files.digest if files else "not here yet")
+
+    def _measure(self, entry: Entry, directory: Path) -> None:
+        wanted, model, test = self.config.evaluation, Recommender.load(entry.model.directory), self.parts.test
+        named = {"name": entry.label, "seed": wanted.seed}
+        evaluate(model, test, wanted.metrics, **named).save(directory / "test.parquet")  # type: ignore[arg-type]
+        for k, found in few_shot_curve(model, test, wanted.few_shot, [wanted.headline], **named).items():  # type: ignore[arg-type]
+            found.save(directory / f"history-{k}.parquet")
+
+    def _results(self, plan: Plan, files: Files, command: str) -> Results:
+        wanted, rows, evaluations = self.config.evaluation, list[Row](), dict[str, Evaluation]()
+        for entry in plan.entries:
+            place = entry.evaluation.directory
+            evaluations[entry.label] = Evaluation.load(place / "test.parquet")
+            curve = {k: Evaluation.load(place / f"history-{k}.parquet") for k in wanted.few_shot}
+            rows.append(describe.row_of(entry, evaluations[entry.label], curve))
         return Results(
             run=self.config.name,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
+            command=command,
             versions=describe.versions(),
             machine=describe.machine(),
-            dataset=describe.dataset_of(name, card, interactions),
-            split=describe.split_of(parts, split_digest(parts.test)),
+            seconds=sum(stage.seconds for stage in plan.before_report()),
+            dataset=describe.dataset_of(self.config.name, files.card, read(self.directory / "data")),
+            split=describe.split_of(self.parts, split_digest(self.parts.test)),
             headline=wanted.headline,
             max_loss=wanted.max_loss,
             rows=rows,
+            comparisons=comparisons(rows, evaluations, wanted.headline),
             files={
                 "results.json": "every figure of this page",
                 "audit/": "histories, targets and recommendations of the test users, to compute the figures again",
-                "recommendations/": f"the best {self.config.recommendations.top} items for every user",
+                "recommendations/": f"the best {plan.top} items for every user",
                 "models/": "the trained models with their packed tables",
                 "evaluations/": "every metric of every test user",
             },
         )
 
-    def _entry(self, training: Training, value_type: str) -> _Entry:
-        slug = re.sub(r"[^a-z0-9.]+", "-", training.label_of(value_type).lower()).strip("-")
-        return _Entry(training, value_type, self.directory / "models" / slug, self.directory / "evaluations" / slug)
-
-    def _entry_of(self, label: str) -> _Entry:
-        return next(entry for entry in self.entries if entry.label == label)
-
-    def _digest(self, entry: _Entry, split: str) -> str:
-        training, wanted = entry.training, self.config.evaluation
-        return digest_of(
-            split,
-            training.kind,
-            training.params,
-            training.candidates,
-            entry.value_type,
-            wanted.headline,
-            wanted.metrics,
-        )
-
 
 def _pairs(interactions: Interactions) -> pa.Table:
     return pa.Table.from_pandas(interactions.to_frame()[[USER, ITEM]], preserve_index=False)
-
-
-def _state(root: Path, source: str | Source) -> list[tuple[str, int, int]]:
-    """Names, sizes and times of the files a source names, to see when they change."""
-    patterns = [source] if isinstance(source, str) else [
-        part.path for part in (source.ratings, source.users, source.items) if part is not None
-    ]  # fmt: skip
-    files = [file for pattern in patterns for file in _files(root, pattern)]
-    return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(files)]
-
-
-def _files(root: Path, pattern: str) -> list[Path]:
-    place = root / pattern
-    if place.is_dir():
-        return [file for file in place.rglob("*") if file.is_file()]
-    return [place] if place.exists() else [Path(file) for file in root.glob(pattern)]

@@ -1,14 +1,21 @@
 """Stages that are skipped when nothing they depend on has changed."""
 
+import fcntl
 import hashlib
 import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from recsparse.files import atomic_file
+from recsparse.errors import DataError
+from recsparse.files import atomic_file, sweep
 
-_STAMP = "stamp.json"
+STAMP = "_stamp.json"
+"""Readers of a directory of Parquet, as recommendations are, pass over names that begin so."""
 
 
 @cache
@@ -27,15 +34,63 @@ def digest_of(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def is_done(directory: Path, digest: str) -> bool:
-    """Whether ``directory`` was finished from exactly this."""
-    try:
-        return bool(json.loads((directory / _STAMP).read_text())["digest"] == digest)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a run.
+
+    Attributes:
+        name: what it does.
+        directory: where its result is; ``_stamp.json`` there says what that was made from.
+        digest: what it would be made from now.
+    """
+
+    name: str
+    directory: Path
+    digest: str
+
+    def is_done(self) -> bool:
+        """Whether the directory was finished from exactly this."""
+        return self._stamp().get("digest") == self.digest
+
+    @property
+    def seconds(self) -> float:
+        """What finishing it took; 0 where it is not finished."""
+        return float(self._stamp().get("seconds", 0.0))
+
+    def finish(self, seconds: float) -> None:
+        """Say that it is finished; called last, so a killed stage is done again."""
+        with atomic_file(self.directory / STAMP) as partial:
+            partial.write_text(json.dumps({"digest": self.digest, "seconds": seconds}))
+
+    @contextmanager
+    def work(self) -> Iterator[None]:
+        """Finish it after the block, unless that raises."""
+        began = time.perf_counter()
+        yield
+        self.finish(time.perf_counter() - began)
+
+    def _stamp(self) -> dict[str, Any]:
+        try:
+            stamp = json.loads((self.directory / STAMP).read_text())
+        except (OSError, ValueError):
+            return {}
+        return stamp if isinstance(stamp, dict) else {}
 
 
-def mark_done(directory: Path, digest: str) -> None:
-    """Say that ``directory`` is finished; written last, so a killed stage is done again."""
-    with atomic_file(directory / _STAMP) as partial:
-        partial.write_text(json.dumps({"digest": digest}))
+@contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """Keep other processes out of a run's directory and remove what a killed one left; the hold ends with the process.
+
+    Raises:
+        DataError: another process is at work there.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DataError(
+                f"Another process is running in {directory}; wait for it, or choose another directory (--output)."
+            ) from error
+        sweep(directory)
+        yield

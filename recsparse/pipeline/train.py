@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ class Fitted:
         return cls(**json.loads((directory / _ABOUT).read_text()))
 
 
-def train(training: Training, split: Split, config: RunConfig, directories: dict[str, Path]) -> None:
+def train(training: Training, split: Split, config: RunConfig, directories: dict[str, Path]) -> float:
     """Fit every candidate, keep the best by the headline metric on the validation users, and save it.
 
     Args:
@@ -47,17 +48,23 @@ def train(training: Training, split: Split, config: RunConfig, directories: dict
         split: only its training part is learned from.
         config: for the metrics.
         directories: where each value type's model goes.
+
+    Returns:
+        Seconds it took.
     """
+    started = time.perf_counter()
     headline = config.evaluation.headline
-    tried = []
+    best: tuple[float, Recommender, dict[str, Any], float] | None = None
     for settings in training.candidates:
         params = with_settings(training.params, settings)
         began = time.perf_counter()
         model = make(training.kind, params).fit(split.train)
         seconds = time.perf_counter() - began
         quality = _validate(model, split, [headline]).summaries[headline].mean if len(training.candidates) > 1 else 0.0
-        tried.append((quality, model, params, seconds))
-    _, model, params, seconds = max(tried, key=lambda each: each[0])
+        if best is None or quality > best[0]:
+            best = quality, model, params, seconds
+    assert best is not None  # noqa: S101 (there is at least one candidate)
+    _, model, params, seconds = best
     for value_type, directory in directories.items():
         began = time.perf_counter()
         packed = model.repack(value_type) if isinstance(model, FactorModel) else model
@@ -72,7 +79,8 @@ def train(training: Training, split: Split, config: RunConfig, directories: dict
         }
         with atomic_file(directory / _ABOUT) as partial:
             partial.write_text(json.dumps(about, indent=1))
+    return time.perf_counter() - started
 
 
-def _validate(model: Recommender, split: Split, metrics: list[str]) -> Evaluation:
+def _validate(model: Recommender, split: Split, metrics: Sequence[str]) -> Evaluation:
     return evaluate(model, split.validation, metrics, role="validation")
