@@ -77,18 +77,21 @@ def solve_dense_from_sparse(routines, indptr, indices, weights, Fp, Fi, Fx, G, r
 
 @nb.njit(nogil=True, cache=True)
 def solve_on_support(  # type: ignore[no-untyped-def]
-    routines, indptr, indices, weights, F, G, reg, Sp, Si, values, curvature, start, stop
+    routines, indptr, indices, weights, F, G, reg, Sp, Si, values, curvature, bits, start, stop
 ):
     """Solve rows [start, stop) each on its support, columns ``Si[Sp[row]:Sp[row + 1]]``, into ``values`` (nnz of S,).
 
     Where ``curvature`` has the length of ``values``, it is given 1 / (A⁻¹)_jj, the curvature of the row's loss by one
-    entry when all others adapt; else it is left alone.
+    entry when all others adapt; else it is left alone. With ``bits`` above 0 the row is rounded to integers of so many
+    bits times one scale (:func:`_round_row`).
     """
     widest = 0
     for row in range(start, stop):
         widest = max(widest, Sp[row + 1] - Sp[row])
     matrix = np.empty(widest * widest, dtype=np.float32)
     buffer = np.empty(TILE * widest, dtype=np.float32)
+    tried = np.empty(widest, dtype=np.float32)
+    best = np.empty(widest, dtype=np.float32)
     scalars = np.empty(1, dtype=np.float32)
     integers = np.empty(3, dtype=np.int32)
     for row in range(start, stop):
@@ -118,8 +121,49 @@ def solve_on_support(  # type: ignore[no-untyped-def]
             add_gram(routines, B, n, A, scalars, integers)
         if solve_positive(routines, A, x, integers) != 0:
             x[:] = np.nan
-        elif len(curvature) > 0:
+            continue
+        if len(curvature) > 0:
             _inverse_curvature(A, curvature[Sp[row] : Sp[row + 1]])
+        if bits > 0:
+            _round_row(A, x, bits, tried, best)
+
+
+@nb.njit(nogil=True, cache=True)
+def _round_row(R, x, bits, tried, best):  # type: ignore[no-untyped-def]
+    """Round ``x``, the minimum of ||R (x - y)||², to integers times a scale, each entry making up for those before it.
+
+    Entries are rounded from the last to the first; the rest is solved again around what is fixed already (Babai's
+    nearest plane; on weights of a network: GPTQ, Frantar et al. 2023). Of scales 2^(e/8) of either sign, from the one
+    that spans the row to a third of it, the one of least loss is taken.
+    """
+    k = len(x)
+    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    span = np.float32(0.0)
+    for j in range(k):
+        span = max(span, abs(x[j]))
+    if span == 0:
+        return
+    top = int(np.ceil(8 * np.log2(span / max(high, 1))))
+    least = np.inf
+    for place in range(top - 13, top + 1):
+        for sign in (-1, 1):
+            scale = np.float32(sign * 2.0 ** (place / 8))
+            loss = 0.0
+            for j in range(k - 1, -1, -1):
+                shift = np.float32(0.0)
+                for i in range(j + 1, k):
+                    shift += R[j, i] * (x[i] - tried[i])
+                wanted = x[j] + shift / R[j, j]
+                tried[j] = min(max(np.rint(wanted / scale), low), high) * scale
+                loss += (R[j, j] * (wanted - tried[j])) ** 2
+                if loss >= least:
+                    break
+            if loss < least:
+                least = loss
+                for j in range(k):
+                    best[j] = tried[j]
+    for j in range(k):
+        x[j] = best[j]
 
 
 @nb.njit(nogil=True, cache=True)

@@ -1,19 +1,25 @@
 """iALS: matrix factorisation of implicit feedback by alternating least squares, dense or on a sparse item table."""
 
-from typing import Any, Literal
+from copy import copy
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
+from sklearn.utils.validation import check_is_fitted
 
 from recsparse.errors import ConfigError, DataError
 from recsparse.interactions.interactions import Interactions
 from recsparse.models.factors import FactorModel
-from recsparse.models.least_squares import Dense, Factors, ImplicitLoss
-from recsparse.sparsity import Evidence, Recipe
-from recsparse.tables import pack
+from recsparse.models.least_squares import Dense, Factors, ImplicitLoss, Sides
+from recsparse.models.support import pattern, prune_items
+from recsparse.sparsity import Pruner, Recipe
+from recsparse.tables import Mask, choose_layout, pack
+
+Kept = npt.NDArray[np.bool_]
 
 _CG_STEPS = 2
+_ROUNDS = 3
 
 
 class IALS(FactorModel):
@@ -36,8 +42,11 @@ class IALS(FactorModel):
         solver: "cholesky" solves each half-step exactly; "cg" takes two steps of conjugate gradients towards it from
             the last epoch's factors (:meth:`ImplicitLoss.refine`), which reaches the same quality in as many epochs, in
             a fraction of the time. Once a recipe has pruned the table, every solve is exact.
-        recipe: how the item table becomes sparse; None keeps it dense.
+        recipe: how the item table becomes sparse, a :class:`recsparse.sparsity.Recipe` or the data of one; None keeps
+            it dense.
         value_type: how the item table's values are stored: fp32, fp16, int8, int4, ...
+        rounding: how values become integers, see :meth:`repack`. On ML-1M "aware" was better than "nearest" for dense
+            tables of few columns at 2 or 3 bits and no better otherwise.
         init_std: standard deviation of the initial factors times sqrt(dim).
         random_state: seed of the initial factors.
         n_jobs: threads; None and -1 mean all cores.
@@ -67,6 +76,7 @@ class IALS(FactorModel):
         solver: Literal["cholesky", "cg"] = "cholesky",
         recipe: Recipe | dict[str, Any] | None = None,
         value_type: str = "fp32",
+        rounding: Literal["nearest", "aware"] = "nearest",
         init_std: float = 0.1,
         random_state: int = 0,
         n_jobs: int | None = None,
@@ -79,67 +89,64 @@ class IALS(FactorModel):
         self.solver = solver
         self.recipe = recipe
         self.value_type = value_type
+        self.rounding = rounding
         self.init_std = init_std
         self.random_state = random_state
         self.n_jobs = n_jobs
 
     def _fit(self, interactions: Interactions) -> None:
         self._check(interactions)
-        by_user = interactions.matrix
-        by_item = sp.csr_array(by_user.T)
-        by_item.sort_indices()
-        loss = self._loss()
-        recipe = None if self.recipe is None else Recipe.parse(self.recipe)
+        sides = Sides.of(interactions.matrix, self._loss())
+        pruner = None if self.recipe is None else Pruner(Recipe.parse(self.recipe), self._size_of)
         rng = np.random.default_rng(self.random_state)
         scale = self.init_std / np.sqrt(self.dim)
-        items: Factors = scale * rng.standard_normal((by_item.shape[0], self.dim), dtype=np.float32)
-        users = np.zeros((by_user.shape[0], self.dim), dtype=np.float32)
-        kept: npt.NDArray[np.bool_] | None = None
+        items: Factors = scale * rng.standard_normal((interactions.shape[1], self.dim), dtype=np.float32)
+        users = np.zeros((interactions.shape[0], self.dim), dtype=np.float32)
         for epoch in range(self.epochs):
-            if kept is not None:
-                users = loss.solve(by_user, items)
-                items = loss.solve_on_support(by_item, users, items)[0]
-            elif self.solver == "cg":
-                items, users = loss.refine(by_user, items, users, _CG_STEPS)
-                users, items = loss.refine(by_item, users, items, _CG_STEPS)
-            else:
-                users = loss.solve(by_user, items)
-                items = loss.solve(by_item, users)
-            if recipe is not None:
-                density = recipe.density_at((epoch + 1) / self.epochs)
-                if density < 1.0:
-                    items, kept = self._prune(loss, recipe, density, by_item, users, items, kept)
+            users, items = self._alternate(sides, users, items, None if pruner is None else pruner.support)
+            if pruner is not None:
+                items = prune_items(sides, users, items, pruner, (epoch + 1) / self.epochs)
             self._check_finite(items, epoch)
+        self._pack(sides, items, None if pruner is None else pruner.kept)
+
+    def _alternate(self, sides: Sides, users: Dense, items: Factors, support: Kept | None) -> tuple[Dense, Factors]:
+        """One epoch: a user half-step and an item half-step."""
+        loss = sides.loss
+        if self.solver == "cg" and support is None and isinstance(items, np.ndarray):
+            items, users = loss.refine(sides.by_user, items, users, _CG_STEPS)
+            return loss.refine(sides.by_item, users, items, _CG_STEPS)
+        users = loss.solve(sides.by_user, items)
+        if support is None:
+            return users, loss.solve(sides.by_item, users)
+        return users, loss.solve_on_support(sides.by_item, users, pattern(support))[0]
+
+    def repack(self, value_type: str) -> Self:
+        """A fitted copy whose item table is stored in another value type.
+
+        With ``rounding="nearest"`` the trained values are rounded. With ``"aware"`` integers are found by solving:
+        users against the rounded table and items against their own rounding, in turns, on the training data.
+        """
+        check_is_fitted(self, "item_table_")
+        other = copy(self)
+        other.set_params(value_type=value_type)
+        values = self.item_table_.to_dense()
+        kept = values != 0
+        other._pack(Sides.of(self.history_, self._loss()), values, None if kept.all() else kept)
+        return other
+
+    def _pack(self, sides: Sides, items: Factors, kept: Kept | None) -> None:
+        """Store the item table, rounded as the settings say."""
+        if self.rounding == "aware" and self.value_type.startswith("int"):
+            support = pattern(np.ones(items.shape, dtype=np.bool_) if kept is None else kept)
+            for _ in range(_ROUNDS):
+                users = sides.loss.solve(sides.by_user, items)
+                bits = int(self.value_type.removeprefix("int"))
+                items = sides.loss.solve_on_support(sides.by_item, users, support, bits=bits)[0]
         values = items if isinstance(items, np.ndarray) else items.toarray()
         self.item_table_ = pack(values, kept, value_type=self.value_type)
 
-    def _prune(
-        self,
-        loss: ImplicitLoss,
-        recipe: Recipe,
-        density: float,
-        by_item: sp.csr_array,
-        users: Dense,
-        items: Factors,
-        kept: npt.NDArray[np.bool_] | None,
-    ) -> tuple[sp.csr_array, npt.NDArray[np.bool_]]:
-        """Choose the entries to keep and solve the items again on them."""
-        values = items if isinstance(items, np.ndarray) else items.toarray()
-
-        def curvature() -> Dense:
-            support = _pattern(np.ones_like(values, dtype=np.bool_) if kept is None else kept)
-            bends = np.zeros_like(values)
-            bends[support.nonzero()] = loss.solve_on_support(by_item, users, support, curvature=True)[1]
-            return bends
-
-        evidence = Evidence(
-            values=values,
-            counts=np.diff(by_item.indptr),
-            gradients=lambda: loss.gradient(by_item, users, values),
-            curvature=curvature,
-        )
-        kept = recipe.keep(evidence, density, kept)
-        return loss.solve_on_support(by_item, users, _pattern(kept))[0], kept
+    def _size_of(self, kept: Kept) -> int:
+        return choose_layout(Mask.from_dense(kept), value_type=self.value_type).nbytes
 
     def _fold_in(self, histories: sp.csr_array) -> Dense:
         factors, shared = self._folding()
@@ -160,6 +167,7 @@ class IALS(FactorModel):
             ("epochs", self.epochs >= 1, "at least 1"),
             ("alpha0", self.alpha0 >= 0, "at least 0"),
             ("reg", self.reg > 0, "above 0"),
+            ("rounding", self.rounding in ("nearest", "aware"), "nearest or aware"),
             ("solver", self.solver in ("cholesky", "cg"), "cholesky or cg"),
         ):
             if not valid:
@@ -174,9 +182,3 @@ class IALS(FactorModel):
         values = items if isinstance(items, np.ndarray) else items.data
         if not np.isfinite(values).all():
             raise DataError(f"iALS diverged in epoch {epoch + 1} (reg {self.reg}, alpha0 {self.alpha0}); raise reg.")
-
-
-def _pattern(kept: npt.NDArray[np.bool_]) -> sp.csr_array:
-    indptr = np.concatenate([[0], np.cumsum(kept.sum(axis=1), dtype=np.int64)])
-    indices = np.nonzero(kept)[1].astype(np.int32)
-    return sp.csr_array((np.ones(len(indices), dtype=np.float32), indices, indptr), shape=kept.shape)

@@ -1,7 +1,7 @@
 """Half-steps of alternating least squares: all rows of one side, given the other side's factors."""
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -88,9 +88,12 @@ class ImplicitLoss:
         return factors, rows
 
     def solve_on_support(
-        self, side: sp.csr_array, factors: Dense, support: sp.csr_array, *, curvature: bool = False
+        self, side: sp.csr_array, factors: Dense, support: sp.csr_array, *, curvature: bool = False, bits: int = 0
     ) -> tuple[sp.csr_array, Dense]:
         """Minimise over each row's entries on ``support``, a CSR pattern (R, D); all other entries are zero.
+
+        With ``bits`` each row ends as integers of so many bits times a scale of the kind packed tables store, rounded
+        entry by entry so that later entries make up for the rounding of earlier ones.
 
         Returns:
             The rows as a CSR (R, D) with the support's pattern and, if asked for, 1 / (A⁻¹)_jj of each stored entry.
@@ -100,7 +103,7 @@ class ImplicitLoss:
         bends = np.zeros(support.nnz, dtype=np.float32) if curvature else _NOTHING
         task = (
             ROUTINES, side.indptr, side.indices, side.data, factors, self.shared(factors), self.ridge(side),
-            support.indptr, support.indices, values, bends,
+            support.indptr, support.indices, values, bends, bits,
         )  # fmt: skip
         for_ranges(
             lambda start, stop: kernels.solve_on_support(*task, start, stop),
@@ -115,6 +118,22 @@ class ImplicitLoss:
         task = (side.indptr, side.indices, side.data, factors, shared, self.ridge(side), rows, out)
         for_ranges(lambda start, stop: kernels.gradient(*task, start, stop), len(out), step=_STEP, n_jobs=self.n_jobs)
         return out
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The interactions seen from either side, (U, I) and (I, U), and what is minimised."""
+
+    by_user: sp.csr_array
+    by_item: sp.csr_array
+    loss: ImplicitLoss
+
+    @classmethod
+    def of(cls, by_user: sp.csr_array, loss: ImplicitLoss) -> Self:
+        """Transpose the users' view."""
+        by_item = sp.csr_array(by_user.T)
+        by_item.sort_indices()
+        return cls(by_user, by_item, loss)
 
 
 def _rotated(rows: Dense, basis: Dense, n_jobs: int | None) -> Dense:

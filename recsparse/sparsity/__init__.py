@@ -1,13 +1,16 @@
 """How a table becomes sparse: granularity, criterion, schedule, allocation and budget, combined in a recipe."""
 
-from recsparse.sparsity.allocation import Global, Uniform
+from recsparse.sparsity.allocation import BestRows, Global, PopularityGroups, Uniform
 from recsparse.sparsity.criterion import Evidence, Frequency, Gradient, LossIncrease, Magnitude, Saliency
 from recsparse.sparsity.granularity import Block, Element, Row
+from recsparse.sparsity.pruner import Pruner
 from recsparse.sparsity.recipe import Recipe
-from recsparse.sparsity.schedule import Gradual, OneShot
+from recsparse.sparsity.schedule import Dynamic, Gradual, OneShot, SoftThreshold, Tickets
 
 __all__ = [
+    "BestRows",
     "Block",
+    "Dynamic",
     "Element",
     "Evidence",
     "Frequency",
@@ -17,8 +20,12 @@ __all__ = [
     "LossIncrease",
     "Magnitude",
     "OneShot",
+    "PopularityGroups",
+    "Pruner",
     "Recipe",
     "Row",
     "Saliency",
+    "SoftThreshold",
+    "Tickets",
     "Uniform",
 ]

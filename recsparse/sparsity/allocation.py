@@ -1,22 +1,29 @@
-"""Where the budget goes: the same share for each row, or wherever the scores are highest."""
+"""Where the budget goes: the same share for each row, or wherever the scores are highest, within bounds."""
 
 from abc import abstractmethod
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, PositiveInt
 
 from recsparse.sparsity.piece import Piece, named
 
 Scores = npt.NDArray[np.floating[Any]]
 Kept = npt.NDArray[np.bool_]
+Counts = npt.NDArray[Any]
 
 
 class _Allocation(Piece):
     @abstractmethod
-    def keep(self, scores: Scores, budget: int) -> Kept:
-        """Keep exactly ``budget`` groups of highest score; ties go to the lower index."""
+    def keep(self, scores: Scores, budget: int, counts: Counts) -> Kept:
+        """Keep exactly ``budget`` groups of finite score, or all of these; ties go to the lower index.
+
+        Args:
+            scores: (rows, columns) of groups, -inf where one must not be kept.
+            budget: how many to keep.
+            counts: (rows,) interactions of each row of groups.
+        """
 
 
 class Global(_Allocation):
@@ -24,10 +31,10 @@ class Global(_Allocation):
 
     kind: Literal["global"] = "global"
 
-    def keep(self, scores: Scores, budget: int) -> Kept:
+    def keep(self, scores: Scores, budget: int, counts: Counts) -> Kept:
         """Keep the ``budget`` best.
 
-        >>> Global().keep(np.array([[3.0, 1.0], [2.0, 0.0]]), 2)
+        >>> Global().keep(np.array([[3.0, 1.0], [2.0, 0.0]]), 2, np.ones(2))
         array([[ True, False],
                [ True, False]])
         """
@@ -41,33 +48,107 @@ class Uniform(_Allocation):
 
     kind: Literal["uniform"] = "uniform"
 
-    def keep(self, scores: Scores, budget: int) -> Kept:
+    def keep(self, scores: Scores, budget: int, counts: Counts) -> Kept:
         """Keep ``budget // rows`` in each row, then the best of the rest.
 
-        >>> Uniform().keep(np.array([[3.0, 2.0], [1.0, 0.0]]), 2)
+        >>> Uniform().keep(np.array([[3.0, 2.0], [1.0, 0.0]]), 2, np.ones(2))
         array([[ True, False],
                [ True, False]])
         """
-        rows = scores.shape[0]
-        order = np.argsort(-scores, axis=1, kind="stable")
-        rank = np.empty_like(order)
-        np.put_along_axis(rank, order, np.arange(scores.shape[1])[None, :], axis=1)
-        kept: Kept = rank < budget // rows
-        extra = np.where(rank == budget // rows, scores, -np.inf)
-        kept.ravel()[best(extra.ravel(), budget - int(kept.sum()))] = True
+        share = np.full(len(scores), budget // len(scores))
+        kept = _best_of_rows(scores, share)
+        return _fill(kept, scores, budget)
+
+
+class BestRows(_Allocation):
+    """Only the ``share`` of rows with the highest sums get anything; within them, the best groups.
+
+    Rows go first and entries after them: while the budget is larger than ``share`` of the table, whole rows go.
+    """
+
+    kind: Literal["best-rows"] = "best-rows"
+    share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+
+    def keep(self, scores: Scores, budget: int, counts: Counts) -> Kept:
+        """Keep ``budget`` groups in the best rows."""
+        alive = np.where(np.isfinite(scores), scores, 0).sum(axis=1)
+        alive[~np.isfinite(scores).any(axis=1)] = -np.inf
+        rows = max(round(self.share * len(scores)), -(-budget // scores.shape[1]))
+        inside = np.zeros(len(scores), dtype=np.bool_)
+        inside[best(alive, rows)] = True
+        kept = Global().keep(np.where(inside[:, None], scores, -np.inf), budget, counts)
+        return _fill(kept, scores, budget)
+
+
+class PopularityGroups(_Allocation):
+    """Rows of similar popularity share a budget: each of ``groups`` groups of equal size has its density.
+
+    A group's density is proportional to (its interactions a row) ** ``power``: 0 is the same for all, 1 is proportional
+    to popularity. None measures it: each group gets what its scores claim, in units of their median in the group, so
+    that a group whose scores are spread out (some entries matter far more) is cut deeper.
+    """
+
+    kind: Literal["popularity-groups"] = "popularity-groups"
+    groups: PositiveInt = 5
+    power: float | None = 0.5
+
+    def keep(self, scores: Scores, budget: int, counts: Counts) -> Kept:
+        """Keep the best of each group."""
+        order = np.argsort(counts, kind="stable")
+        parts = [part for part in np.array_split(order, min(self.groups, len(order))) if len(part)]
+        claims = np.array([self._claim(scores[part], counts[part]) for part in parts])
+        room = np.array([int(np.isfinite(scores[part]).sum()) for part in parts])
+        kept = np.zeros(scores.shape, dtype=np.bool_)
+        for part, share in zip(parts, _divide(budget, claims, room), strict=True):
+            kept[part] = Global().keep(scores[part], int(share), counts[part])
         return kept
+
+    def _claim(self, scores: Scores, counts: Counts) -> float:
+        if self.power is not None:
+            return float(scores.size * (counts.mean() + 1.0) ** self.power)
+        finite = scores[np.isfinite(scores)]
+        return float(finite.sum() / max(float(np.median(finite)), 1e-30)) if len(finite) else 0.0
 
 
 def best(scores: Scores, budget: int) -> npt.NDArray[np.int64]:
-    """Positions of the ``budget`` highest scores; ties go to the lower position. O(n)."""
+    """Positions of the ``budget`` highest scores above -inf; ties go to the lower position. O(n)."""
+    budget = min(budget, int(np.count_nonzero(scores > -np.inf)))
     if budget <= 0:
         return np.empty(0, dtype=np.int64)
-    if budget >= len(scores):
-        return np.arange(len(scores), dtype=np.int64)
     threshold = np.partition(scores, len(scores) - budget)[len(scores) - budget]
     above = np.flatnonzero(scores > threshold)
     ties = np.flatnonzero(scores == threshold)
     return np.concatenate([above, ties[: budget - len(above)]])
 
 
-Allocation = Annotated[Uniform | Global, Field(discriminator="kind"), BeforeValidator(named)]
+def _best_of_rows(scores: Scores, share: npt.NDArray[Any]) -> Kept:
+    order = np.argsort(-scores, axis=1, kind="stable")
+    rank = np.empty_like(order)
+    np.put_along_axis(rank, order, np.arange(scores.shape[1])[None, :], axis=1)
+    return np.asarray((rank < share[:, None]) & np.isfinite(scores))
+
+
+def _fill(kept: Kept, scores: Scores, budget: int) -> Kept:
+    """Add the best groups that are not kept until ``budget`` is."""
+    rest = np.where(kept, -np.inf, scores).ravel()
+    kept.ravel()[best(rest, budget - int(kept.sum()))] = True
+    return kept
+
+
+def _divide(budget: int, claims: npt.NDArray[Any], room: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Divide ``budget`` in proportion to ``claims``, no part more than its ``room``, whole numbers, all of it."""
+    share = np.zeros(len(claims), dtype=np.int64)
+    budget = min(budget, int(room.sum()))
+    while (left := budget - int(share.sum())) > 0:
+        open_ = share < room
+        weights = np.where(open_, np.maximum(claims, 1e-30), 0.0)
+        wanted = np.minimum(np.floor(left * weights / weights.sum()).astype(np.int64), room - share)
+        if wanted.sum() == 0:
+            wanted[int(np.argmax(weights))] = 1
+        share += wanted
+    return share
+
+
+Allocation = Annotated[
+    Uniform | Global | BestRows | PopularityGroups, Field(discriminator="kind"), BeforeValidator(named)
+]

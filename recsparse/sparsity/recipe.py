@@ -1,12 +1,14 @@
 """A recipe: how a table becomes sparse."""
 
+from collections.abc import Callable
 from typing import Annotated, Any, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, PositiveInt, model_validator
 
-from recsparse.sparsity.allocation import Allocation, Global, Kept
-from recsparse.sparsity.criterion import Criterion, Evidence, Magnitude
+from recsparse.errors import BudgetError, ConfigError
+from recsparse.sparsity.allocation import Allocation, Global, Kept, best
+from recsparse.sparsity.criterion import Array, Criterion, Evidence, Magnitude
 from recsparse.sparsity.granularity import Element, Granularity
 from recsparse.sparsity.piece import Piece
 from recsparse.sparsity.schedule import Gradual, Schedule
@@ -17,7 +19,8 @@ class Recipe(Piece):
     """Granularity x criterion x schedule x allocation x budget.
 
     Attributes:
-        density: the share of entries kept when training ends, in (0, 1].
+        density: the share of entries kept when training ends, in (0, 1]; or instead
+        bytes: the most the packed table may take, values, indices, remap and scales included.
         granularity: what is kept or dropped together.
         criterion: what ranks the groups.
         schedule: the density at each moment of training.
@@ -25,11 +28,12 @@ class Recipe(Piece):
 
     Example:
         >>> recipe = Recipe(density=0.25, granularity="element", schedule="oneshot")
-        >>> recipe.schedule.density(1.0, recipe.density)
-        0.25
+        >>> recipe.granularity.kind, recipe.criterion.kind
+        ('element', 'magnitude')
     """
 
-    density: Annotated[float, Field(gt=0.0, le=1.0)]
+    density: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    bytes: PositiveInt | None = None
     granularity: Granularity = Element()
     criterion: Criterion = Magnitude()
     schedule: Schedule = Gradual()
@@ -44,9 +48,13 @@ class Recipe(Piece):
         """
         return recipe if isinstance(recipe, cls) else validate(cls, recipe, "recipe")
 
-    def density_at(self, progress: float) -> float:
-        """The share of entries allowed when ``progress`` (0 to 1) of training is done."""
-        return self.schedule.density(progress, self.density)
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        if (self.density is None) == (self.bytes is None):
+            raise ValueError("a recipe needs a budget: either density or bytes")
+        if self.schedule.shrinks() and not isinstance(self.criterion, Magnitude):
+            raise ValueError(f"a soft threshold goes by magnitude, not by {self.criterion.kind}")
+        return self
 
     def keep(self, evidence: Evidence, density: float, within: Kept | None = None) -> Kept:
         """Choose the entries to keep, a mask (R, D) with ``round(density * groups)`` groups, at least one.
@@ -56,11 +64,82 @@ class Recipe(Piece):
             density: share of the table's groups to keep.
             within: only groups of this mask may be kept (a pruned group does not come back).
         """
-        shape = (int(evidence.values.shape[0]), int(evidence.values.shape[1]))
-        scores = self.granularity.reduce(self.criterion.scores(evidence))
-        budget = max(1, round(density * scores.size))
-        if within is not None:
-            alive = self.granularity.reduce(within.astype(np.float64)) > 0
-            scores = np.where(alive, scores, -np.inf)
-            budget = min(budget, int(alive.sum()))
-        return self.granularity.expand(self.allocation.keep(scores, budget), shape)
+        shape = _shape(evidence)
+        scores = self._scores(evidence, within)
+        kept = self.allocation.keep(scores, self.budget(density, scores.size), self._group_counts(evidence))
+        return self.granularity.expand(kept, shape)
+
+    def exchange(self, evidence: Evidence, share: float, kept: Kept) -> Kept:
+        """Drop the lowest ``share`` of the kept groups and grow as many where the gradient is largest.
+
+        What was dropped does not come back at once; as many groups are kept as before.
+        """
+        shape = _shape(evidence)
+        scores = self._scores(evidence, kept)
+        alive = np.isfinite(scores)
+        swapped = min(round(share * int(alive.sum())), int((~alive).sum()))
+        dropped = best(np.where(alive, -scores, -np.inf).ravel(), swapped)
+        pull = np.where(alive, -np.inf, self.granularity.reduce(np.square(evidence.gradients())))
+        grown = best(pull.ravel(), swapped)
+        alive.ravel()[dropped] = False
+        alive.ravel()[grown] = True
+        return self.granularity.expand(alive, shape)
+
+    def shrink(self, evidence: Evidence, kept: Kept) -> Array:
+        """Pull what is kept towards zero by the largest magnitude that was not: ``v max(0, 1 - t / ||group||)``."""
+        norms = np.sqrt(self.granularity.reduce(np.square(evidence.values)))
+        gone = ~(self.granularity.reduce(kept.astype(np.float64)) > 0)
+        threshold = norms[gone].max(initial=0.0)
+        factor = np.maximum(0.0, 1.0 - threshold / np.maximum(norms, 1e-30))
+        r, c = self.granularity.group_shape(_shape(evidence))
+        spread = np.repeat(np.repeat(factor, r, axis=0), c, axis=1)
+        shrunk: Array = np.where(kept, evidence.values * spread, 0).astype(evidence.values.dtype)
+        return shrunk
+
+    @staticmethod
+    def budget(density: float, groups: int) -> int:
+        """How many of so many groups a density keeps."""
+        return max(1, round(density * groups))
+
+    def affordable(self, evidence: Evidence, size_of: Callable[[Kept], int]) -> float:
+        """The largest density whose packed table takes at most ``bytes``.
+
+        Args:
+            evidence: the table and what is known about it.
+            size_of: bytes of the packed table for a mask.
+
+        Raises:
+            BudgetError: even one group takes more.
+        """
+        if self.bytes is None:
+            raise ConfigError("The recipe's budget is a density, not bytes.")
+        groups = self.granularity.reduce(evidence.values).size
+        low, high = 0, groups + 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            fits = size_of(self.keep(evidence, middle / groups)) <= self.bytes
+            low, high = (middle, high) if fits else (low, middle)
+        if low == 0:
+            least, most = (size_of(self.keep(evidence, share)) for share in (1 / groups, 1.0))
+            raise BudgetError(
+                f"A budget of {self.bytes:,} bytes is too small for this table: it takes {least:,} bytes with one "
+                f"{self.granularity.kind} and {most:,} with all."
+            )
+        return low / groups
+
+    def _scores(self, evidence: Evidence, within: Kept | None) -> Array:
+        scores: Array = self.granularity.reduce(self.criterion.scores(evidence))
+        if within is None:
+            return scores
+        scores[self.granularity.reduce(within.astype(np.float64)) == 0] = -np.inf
+        return scores
+
+    def _group_counts(self, evidence: Evidence) -> Array:
+        rows = self.granularity.group_shape(_shape(evidence))[0]
+        counts: Array = np.asarray(evidence.counts, dtype=np.float64).reshape(-1, rows).sum(axis=1)
+        return counts
+
+
+def _shape(evidence: Evidence) -> tuple[int, int]:
+    rows, dim = evidence.values.shape
+    return int(rows), int(dim)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from recsparse.errors import ConfigError, DataError
+from recsparse.errors import BudgetError, ConfigError, DataError
 from recsparse.models import IALS, Recommender
 from recsparse.models.least_squares import ImplicitLoss, gram
 from recsparse.sparsity import Recipe
@@ -136,20 +136,66 @@ def test_seeds_differ() -> None:
 
 
 @pytest.mark.parametrize("granularity", ["element", {"kind": "block", "columns": 4}, "row"])
-@pytest.mark.parametrize("criterion", ["magnitude", "frequency", "gradient", "saliency", "loss-increase"])
-@pytest.mark.parametrize("schedule", ["oneshot", "gradual"])
+@pytest.mark.parametrize(
+    ("criterion", "schedule"),
+    [
+        *((criterion, "gradual") for criterion in ("magnitude", "frequency", "gradient", "saliency", "loss-increase")),
+        *(("magnitude", schedule) for schedule in ("oneshot", "dynamic", "tickets", "soft-threshold")),
+        ("magnitude", {"kind": "gradual", "restarts": 1}),
+    ],
+)
 def test_recipes_end_at_their_density_and_solved_on_their_support(
-    granularity: Any, criterion: str, schedule: str
+    granularity: Any, criterion: str, schedule: Any
 ) -> None:
     X = ratings()
     recipe = Recipe(density=0.2, granularity=granularity, criterion=criterion, schedule=schedule)
     model = IALS(dim=8, epochs=6, recipe=recipe, alpha0=LOSS.alpha0, reg=LOSS.reg, nu=LOSS.nu).fit(X)
     values = model.item_table_.to_dense()
-    assert np.count_nonzero(values) == round(0.2 * values.size / 8) * 8 if granularity == "row" else True
     assert np.count_nonzero(values) <= round(0.2 * values.size) + 8
     assert np.count_nonzero(values) >= round(0.2 * values.size) - 8 * 5
     if granularity == "row":
         assert set(np.count_nonzero(values, axis=1)) == {0, 8}
+
+
+@pytest.mark.parametrize("value_type", ["fp32", "int4"])
+@pytest.mark.parametrize("granularity", ["element", "row"])
+@pytest.mark.parametrize("schedule", ["oneshot", "gradual", "dynamic"])
+def test_a_budget_in_bytes_is_met_and_used(value_type: str, granularity: Any, schedule: str) -> None:
+    budget = 250 if value_type == "int4" else 700
+    recipe = Recipe(bytes=budget, granularity=granularity, schedule=schedule)
+    table = IALS(dim=8, epochs=6, recipe=recipe, value_type=value_type).fit(ratings()).item_table_
+    assert table.nbytes <= budget
+    assert table.nbytes > budget - (8 * 4 + 1 if granularity == "row" else 8) - 8
+
+
+def test_a_budget_too_small_for_anything_is_refused() -> None:
+    with pytest.raises(BudgetError, match=r"2 bytes is too small .* bytes with one element"):
+        IALS(dim=8, epochs=2, recipe={"bytes": 2}).fit(ratings())
+
+
+@pytest.mark.parametrize("recipe", [None, {**GRADUAL, "density": 0.5}])
+@pytest.mark.parametrize("bits", [2, 4])
+def test_rounding_that_is_solved_for_loses_less_of_the_training_loss(recipe: Any, bits: int) -> None:
+    X, losses = ratings(), {}
+    for rounding in ("nearest", "aware"):
+        model = IALS(dim=8, epochs=12, recipe=recipe, value_type=f"int{bits}", rounding=rounding).fit(X)
+        V = model.item_table_.to_dense()
+        values = [len(np.unique(np.abs(row))) for row in V]
+        assert max(values) <= 2 ** (bits - 1) + 1
+        U = model.fold_in(X)
+        ridge = ImplicitLoss(model.alpha0, model.reg, model.nu).ridge(sp.csr_array(X.T)) @ np.square(V).sum(axis=1)
+        dense, observed = U.astype(np.float64) @ V.T, X.toarray()
+        users = ImplicitLoss(model.alpha0, model.reg, model.nu).ridge(X) @ np.square(U).sum(axis=1)
+        losses[rounding] = (observed * (dense - 1) ** 2).sum() + model.alpha0 * (dense**2).sum() + ridge + users
+    assert losses["aware"] < losses["nearest"]
+
+
+def test_repacking_rounds_the_trained_values() -> None:
+    model = IALS(dim=8, epochs=4).fit(ratings())
+    packed = model.repack("int8")
+    assert packed.item_table_.value_type == "int8"
+    assert model.item_table_.value_type == "fp32"
+    np.testing.assert_allclose(packed.item_table_.to_dense(), model.item_table_.to_dense(), atol=0.02)
 
 
 def test_folding_in_training_users_reproduces_training() -> None:

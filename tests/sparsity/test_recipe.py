@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from recsparse.errors import ConfigError
-from recsparse.sparsity import Block, Evidence, Gradual, OneShot, Recipe, Uniform
+from recsparse.sparsity import Block, Evidence, Gradual, OneShot, Pruner, Recipe, Uniform
 from recsparse.sparsity.allocation import best
 
 
@@ -26,13 +26,15 @@ CRITERIA = ["magnitude", "frequency", "gradient", "saliency", "loss-increase"]
 @given(
     granularity=st.sampled_from(GRANULARITIES),
     criterion=st.sampled_from(CRITERIA),
-    allocation=st.sampled_from(["global", "uniform"]),
+    allocation=st.sampled_from(
+        ["global", "uniform", "best-rows", "popularity-groups", {"kind": "popularity-groups", "power": None}]
+    ),
     density=st.floats(0.01, 1.0),
     rows=st.integers(1, 6).map(lambda n: 2 * n),
     columns=st.integers(1, 4).map(lambda n: 3 * n),
 )
 def test_a_recipe_keeps_exactly_its_budget_in_whole_groups(
-    granularity: object, criterion: str, allocation: str, density: float, rows: int, columns: int
+    granularity: object, criterion: str, allocation: object, density: float, rows: int, columns: int
 ) -> None:
     recipe = Recipe(density=density, granularity=granularity, criterion=criterion, allocation=allocation)
     values = np.random.default_rng(rows * columns).standard_normal((rows, columns))
@@ -63,7 +65,7 @@ def test_frequent_rows_stay() -> None:
 
 def test_uniform_gives_each_row_its_share() -> None:
     values = np.array([[9.0, 8.0, 7.0], [3.0, 2.0, 1.0]])
-    kept = Uniform().keep(values, 3)
+    kept = Uniform().keep(values, 3, np.ones(2))
     assert kept.tolist() == [[True, True, False], [True, False, False]]
 
 
@@ -71,6 +73,7 @@ def test_uniform_gives_each_row_its_share() -> None:
 def test_best_equals_a_stable_sort(scores: list[float], budget: int) -> None:
     array = np.array(scores)
     expected = np.sort(np.argsort(-array, kind="stable")[:budget])
+    expected = expected[array[expected] > -np.inf]
     assert np.sort(best(array, budget)).tolist() == expected.tolist()
 
 
@@ -90,6 +93,84 @@ def test_gradual_falls_from_one_to_the_target(shape: str, target: float, start: 
     assert schedule.density(end, target) == pytest.approx(target)
 
 
+def test_restarts_open_the_table_again() -> None:
+    schedule = Gradual(start=0.0, end=0.8, restarts=1)
+    assert schedule.density(0.39, 0.01) == pytest.approx(0.01, rel=0.2)
+    assert schedule.density(0.4, 0.01) == 1.0
+    assert schedule.density(0.8, 0.01) == pytest.approx(0.01)
+
+
+def test_best_rows_drop_whole_rows_first() -> None:
+    values = np.array([[9.0, 1.0], [5.0, 5.0], [0.1, 0.2], [0.3, 0.1]])
+    recipe = Recipe(density=0.25, allocation={"kind": "best-rows", "share": 0.5})
+    assert recipe.keep(evidence(values), 0.5).tolist() == [[True, True], [True, True], [False] * 2, [False] * 2]
+    assert recipe.keep(evidence(values), 0.25).tolist() == [[True, False], [True, False], [False] * 2, [False] * 2]
+
+
+def test_popular_groups_get_more() -> None:
+    values = np.random.default_rng(3).standard_normal((40, 8))
+    allocation = {"kind": "popularity-groups", "groups": 4, "power": 1.0}
+    kept = Recipe(density=0.2, allocation=allocation).keep(evidence(values), 0.2)
+    by_group = kept.reshape(4, -1).sum(axis=1)
+    assert (np.diff(by_group) > 0).all()
+    assert by_group.sum() == 64
+
+
+def test_exchange_keeps_the_budget_and_follows_the_gradient() -> None:
+    values = np.array([[4.0, 3.0, 0.0, 0.0], [2.0, 1.0, 0.0, 0.0]])
+    gradients = np.array([[0.0, 0.0, 9.0, 1.0], [0.0, 0.0, 2.0, 3.0]])
+    known = Evidence(values, np.ones(2), lambda: gradients, lambda: gradients)
+    kept = Recipe(density=0.5).exchange(known, 0.25, values != 0)
+    assert kept.tolist() == [[True, True, True, False], [True, False, False, False]]
+
+
+def test_dynamic_holds_its_budget_at_every_step() -> None:
+    pruner = Pruner(Recipe(density=0.25, schedule="dynamic"))
+    rng = np.random.default_rng(0)
+    masks = []
+    for epoch in range(10):
+        values = rng.standard_normal((20, 8)) * (1 if pruner.kept is None else pruner.kept)
+        pruner.step(evidence(values), (epoch + 1) / 10)
+        assert pruner.kept.sum() == 40
+        masks.append(pruner.kept.copy())
+    assert (masks[0] != masks[5]).any()
+    assert (masks[-1] == masks[-2]).all()
+
+
+def test_tickets_rewind_to_the_stored_values() -> None:
+    pruner = Pruner(Recipe(density=0.25, schedule={"kind": "tickets", "rounds": 2, "rewind": 0.5}))
+    early = None
+    for epoch in range(12):
+        values = np.random.default_rng(epoch).standard_normal((10, 8)) + epoch
+        answer = pruner.step(evidence(values), (epoch + 1) / 12)
+        if epoch == 1:
+            early = values
+        if epoch in (3, 7):
+            assert pruner.fixed
+            np.testing.assert_array_equal(answer, early * pruner.kept)
+            assert pruner.kept.sum() == (40 if epoch == 3 else 20)
+        else:
+            assert answer is None
+
+
+def test_soft_threshold_shrinks_by_what_goes_and_then_stays() -> None:
+    pruner = Pruner(Recipe(density=0.25, schedule={"kind": "soft-threshold", "start": 0.0, "end": 0.5}))
+    values = np.array([[4.0, -3.0, 2.0, 1.0]])
+    shrunk = pruner.step(evidence(values), 0.25)
+    np.testing.assert_allclose(shrunk, [[2.0, -1.0, 0.0, 0.0]])
+    assert pruner.support is None
+    np.testing.assert_allclose(pruner.step(evidence(values), 0.5), [[1.0, 0.0, 0.0, 0.0]])
+    assert pruner.step(evidence(values), 0.75) is None
+    assert pruner.support.tolist() == [[True, False, False, False]]
+
+
+def test_a_group_lasso_shrinks_rows() -> None:
+    recipe = Recipe(density=0.5, granularity="row", schedule="soft-threshold")
+    known = evidence(np.array([[3.0, 4.0], [0.6, 0.8]]))
+    kept = recipe.keep(known, 0.5)
+    np.testing.assert_allclose(recipe.shrink(known, kept), [[3.0 * 0.8, 4.0 * 0.8], [0.0, 0.0]])
+
+
 def test_oneshot_waits_for_the_end() -> None:
     assert [OneShot().density(progress, 0.1) for progress in (0.0, 0.99, 1.0)] == [1.0, 1.0, 0.1]
 
@@ -102,6 +183,9 @@ def test_blocks_that_do_not_tile_are_refused() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
+        {},
+        {"density": 0.5, "schedule": "soft-threshold", "criterion": "frequency"},
+        {"density": 0.5, "bytes": 100},
         {"density": 0.0},
         {"density": 1.1},
         {"density": 0.5, "granularity": "columns"},

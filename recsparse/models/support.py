@@ -1,0 +1,43 @@
+"""The entries an item table keeps, and solving on them."""
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from recsparse.models.least_squares import Dense, Factors, Sides
+from recsparse.sparsity import Evidence, Pruner
+
+Kept = npt.NDArray[np.bool_]
+
+
+def prune_items(sides: Sides, users: Dense, items: Factors, pruner: Pruner, progress: float) -> Factors:
+    """Let the recipe decide what the items keep, and solve them again on that unless it fixed their values."""
+    values = items if isinstance(items, np.ndarray) else items.toarray()
+
+    def curvature() -> Dense:
+        support = pattern(np.ones_like(values, dtype=np.bool_) if pruner.support is None else pruner.support)
+        bends = np.zeros_like(values)
+        bends[support.nonzero()] = sides.loss.solve_on_support(sides.by_item, users, support, curvature=True)[1]
+        return bends
+
+    evidence = Evidence(
+        values=values,
+        counts=np.diff(sides.by_item.indptr),
+        gradients=lambda: sides.loss.gradient(sides.by_item, users, values),
+        curvature=curvature,
+    )
+    pruned = pruner.step(evidence, progress)
+    if pruned is None or pruner.kept is None:
+        return items
+    support = pattern(pruner.kept)
+    if pruner.fixed:
+        support.data[:] = pruned[pruner.kept]
+        return support
+    return sides.loss.solve_on_support(sides.by_item, users, support)[0]
+
+
+def pattern(kept: Kept) -> sp.csr_array:
+    """A mask (R, D) as a CSR of ones."""
+    indptr = np.concatenate([[0], np.cumsum(kept.sum(axis=1), dtype=np.int64)])
+    indices = np.nonzero(kept)[1].astype(np.int32)
+    return sp.csr_array((np.ones(len(indices), dtype=np.float32), indices, indptr), shape=kept.shape)
