@@ -128,8 +128,13 @@ def _agreement(lists: Lists, others: Lists) -> npt.NDArray[np.int64]:
         raise DataError(
             f"The lists have shapes {lists.shape} and {others.shape}; compare lists of equal users and length."
         )
-    same = (lists[:, :, None] == others[:, None, :]) & (lists >= 0)[:, :, None]
-    return np.diagonal(same.cumsum(axis=1).cumsum(axis=2), axis1=1, axis2=2)
+    found = np.zeros(lists.shape, dtype=np.int64)
+    for start in range(0, len(lists), 1024):
+        block = lists[start : start + 1024]
+        same = (block[:, :, None] == others[start : start + 1024, None, :]) & (block >= 0)[:, :, None]
+        users, here, there = np.nonzero(same)
+        np.add.at(found, (start + users, np.maximum(here, there)), 1)  # shared from the deeper of both places on
+    return found.cumsum(axis=1)
 
 
 def _mean_over_lists(lists: Lists, values: npt.NDArray[Any]) -> PerUser:

@@ -5,11 +5,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -89,6 +91,17 @@ class Evaluation:
                 raise DataError("The catalogue lacks some of the targets; pass the items of the split evaluated on.")
         ranks = self.per_user["ranks"].combine_chunks().flatten().to_numpy()
         return Ranking(np.concatenate([[0], np.cumsum(lengths)]), ranks, rows, candidates, n_items)
+
+    def to_frame(self) -> pd.DataFrame:
+        """The summaries, a line a metric: mean, low, high, users, without."""
+        return pd.DataFrame.from_dict({metric: one.to_dict() for metric, one in self.summaries.items()}, orient="index")
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        frame = self.to_frame()
+        return (
+            f"<p><b>{escape(self.name)}</b> on {self.n_users} {self.role} users</p>{frame.to_html(float_format='%.4f')}"
+        )
 
     def save(self, path: str | Path) -> None:
         """Write one Parquet file: a line a user; name, split and settings in its metadata."""

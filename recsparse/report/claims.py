@@ -66,7 +66,7 @@ def _metadata(row: Row) -> Claim:
         claim="Finding the values costs space of its own.",
         experiment="Bytes of the packed table that are not values; a cost from a twentieth on.",
         verdict="holds" if share >= 0.05 else "does not hold",
-        evidence=f"{share:.0%} of {row.label}: {parts}.",
+        evidence=f"{share:.1%} of {row.label}: {parts}.",
         figures={"share": share},
     )
 

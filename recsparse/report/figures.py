@@ -23,11 +23,7 @@ def frontier_figure(results: Results, metric: str | None = None) -> "Figure":
     figure = _figure(f"{metric_name(metric)} (test)", "bytes per item", height=460)
     tables = [row for row in results.rows if row.bytes_per_item]
     best = choice.reference.metrics[metric].mean
-    figure.add_hrect(
-        y0=best * (1 - results.max_loss), y1=best, fillcolor=LIGHT["band"], line_width=0, layer="below",
-        annotation_text=f"within {results.max_loss:.0%} of the best dense table", annotation_position="bottom right",
-        annotation_font={"size": 11, "color": LIGHT["row"]},
-    )  # fmt: skip
+    figure.add_hrect(y0=best * (1 - results.max_loss), y1=best, fillcolor=LIGHT["band"], line_width=0, layer="below")
     for family in FAMILIES:
         rows = sorted((row for row in tables if row.family == family), key=_size)
         if not rows:
@@ -83,7 +79,10 @@ def few_shot_figure(results: Results, metric: str | None = None, labels: list[st
 
 
 def groups_figure(results: Results, kind: str = "item", metric: str | None = None) -> "Figure":
-    """Quality by popularity group of items (``kind="item"``) or activity group of users (``"user"``), head to tail."""
+    """Quality by popularity group of items (``kind="item"``) or activity group of users (``"user"``), head to tail.
+
+    Items nobody had in training are not drawn: without features every model has about nothing there.
+    """
     from plotly.subplots import make_subplots  # noqa: PLC0415 (Plotly takes a second to import)
 
     metric = metric or results.headline
@@ -92,7 +91,7 @@ def groups_figure(results: Results, kind: str = "item", metric: str | None = Non
         return row.item_groups if kind == "item" else row.user_groups
 
     rows = [row for row in _protagonists(results) if groups_of(row)]
-    names = list(dict.fromkeys(name for row in rows for name in groups_of(row)))
+    names = [name for name in dict.fromkeys(name for row in rows for name in groups_of(row)) if name != "unseen"]
     figure = make_subplots(cols=max(len(names), 1), subplot_titles=[safe(name) for name in names])
     for column, name in enumerate(names, start=1):
         for row in rows:
@@ -103,7 +102,8 @@ def groups_figure(results: Results, kind: str = "item", metric: str | None = Non
             figure.add_scatter(
                 x=[measured.mean], y=[safe(row.label)], mode="markers", name=safe(row.label), showlegend=False,
                 error_x=_error_bars([measured], colour), marker={"color": colour, "size": 11, "symbol": _symbol(row)},
-                customdata=[_hover(measured)], hovertemplate="%{customdata}<extra>%{y}</extra>", row=1, col=column,
+                customdata=[_hover(measured)], hovertemplate="%{customdata}<extra>%{y}</extra>", cliponaxis=False,
+                row=1, col=column,
             )  # fmt: skip
         figure.update_yaxes(showticklabels=column == 1, autorange="reversed", row=1, col=column)
         figure.update_xaxes(title_text=metric_name(metric), rangemode="tozero", nticks=4, row=1, col=column)

@@ -62,7 +62,8 @@ def to_html(results: Results) -> str:
         headline=metric_name(results.headline),
         metrics=results.metrics,
         metric_names=[metric_name(metric) for metric in results.metrics],
-        lines=_lines(results, choice),
+        lines=(lines := _lines(results, choice)),
+        front={line.row.label for line in lines if line.front},
         extras=extra_tables(results),
         families={name: (LIGHT[name], DARK[name]) for name in FAMILIES},
         # Our own assets, and JSON in which no tag can begin: the only text that is not escaped.
@@ -92,7 +93,7 @@ def _lines(results: Results, choice: Choice) -> list[_Line]:
         _Line(
             row=row,
             chosen=row.label == choice.row.label,
-            front=row in front or row.label in (choice.row.label, choice.reference.label),
+            front=row in front or not row.bytes_total or row.label in (choice.row.label, choice.reference.label),
             smaller=bytes_of(choice.reference) / bytes_of(row) if row.bytes_total else None,
             against=difference_between(results, row.label, choice.reference.label),
         )

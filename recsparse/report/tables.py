@@ -26,7 +26,7 @@ def extra_tables(results: Results) -> list[Extra]:
     costs = _table(
         results,
         "What it costs to make and to serve",
-        "Latency is of one call with the stated batch: half of the calls, and all but one in a hundred, are faster.",
+        f"Half of the calls are faster than p50, all but one in a hundred than p99. {_calls(results)}",
         {
             "Metadata": lambda row: _cell(row.metadata_share, lambda share: f"{share:.0%}"),
             "File": lambda row: _cell(row.cost.file_bytes, human_bytes),
@@ -53,11 +53,21 @@ def extra_tables(results: Results) -> list[Extra]:
     return [table for table in (costs, beyond, cold) if table is not None]
 
 
+def _calls(results: Results) -> str:
+    costs = [row.cost for row in results.rows]
+    lookups = {cost.lookup.batch for cost in costs if cost.lookup}
+    top_ks = {cost.top_k.batch for cost in costs if cost.top_k}
+    said = [f"A lookup is of {' or '.join(map(str, sorted(lookups)))} ids."] if lookups else []
+    said += [f"A top-K is for {' or '.join(map(str, sorted(top_ks)))} user(s), folded in before."] if top_ks else []
+    return " ".join(said)
+
+
 def _table(results: Results, title: str, lead: str, columns: dict[str, Callable[[Row], Cell]]) -> Extra | None:
-    cells = {name: [cell_of(row) for row in results.rows] for name, cell_of in columns.items()}
+    rows = sorted(results.rows, key=lambda row: (row.bytes_per_item is None, row.bytes_per_item or 0.0))
+    cells = {name: [cell_of(row) for row in rows] for name, cell_of in columns.items()}
     shown = [name for name, column in cells.items() if any(cell[0] != "" for cell in column)]
     lines: list[list[Cell]] = []
-    for at, row in enumerate(results.rows):
+    for at, row in enumerate(rows):
         line = [cells[name][at] for name in shown]
         if any(cell[0] != "" for cell in line):
             lines.append([(row.label, row.label), *line])
@@ -71,7 +81,7 @@ def _cell(value: float | None, show: Callable[[float], str]) -> Cell:
 def _latency(latency: Latency | None) -> Cell:
     if latency is None:
         return ("", "–")
-    return (latency.p50_ms, f"{latency.p50_ms:.3g} / {latency.p99_ms:.3g} ms (batch {latency.batch})")
+    return (latency.p50_ms, f"{1000 * latency.p50_ms:.3g} / {1000 * latency.p99_ms:.3g} µs")
 
 
 def _beyond(name: str) -> Callable[[Row], Cell]:

@@ -81,3 +81,12 @@ def test_the_digest_sees_every_part_of_a_split(holdout_of):
         Holdout(history=base.history, target=renamed),
     ):
         assert split_digest(other) != split_digest(base)
+
+
+def test_a_notebook_shows_the_figures_and_names_stay_text(random_case):
+    model, holdout = random_case()
+    evaluation = evaluate(model, holdout, ["mrr"], name="<b>me</b>")
+    shown = evaluation._repr_html_()
+    assert f"{evaluation.summaries['mrr'].mean:.4f}" in shown
+    assert "&lt;b&gt;me" in shown
+    assert evaluation.to_frame().loc["mrr", "users"] == evaluation.summaries["mrr"].users

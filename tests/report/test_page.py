@@ -1,6 +1,7 @@
 """The page as a reader's browser shows it."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -75,10 +76,11 @@ def test_sorting(opened):
     assert shown[0] == "dense d128"
 
 
-def test_filter_shows_the_frontier(opened, results):
-    opened.run("document.querySelector('[data-show=front]').click()")
-    shown = opened.run("return [...document.querySelectorAll('#tables tbody tr')].filter(r => !r.hidden).length")
-    assert 5 < shown < len(results.rows)
+def test_tables_show_the_frontier_first_and_all_on_demand(opened, results):
+    visible = "return [...document.querySelectorAll('#tables tbody tr')].filter(r => r.offsetParent !== null).length"
+    assert 5 < opened.run(visible) < len(results.rows)
+    opened.run("document.querySelector('[data-choose=all]').click()")
+    assert opened.run(visible) == len(results.rows)
 
 
 def test_dark_follows_the_reader_and_the_button(opened):
@@ -86,6 +88,10 @@ def test_dark_follows_the_reader_and_the_button(opened):
     stroke = "return getComputedStyle(document.querySelector('[data-figure=figure-frontier] .gtitle, .xtitle')).fill"
     light = opened.run(colour), opened.run(stroke)
     opened.prefer("dark")
+    for _ in range(50):  # the page hears of it a frame later
+        if opened.run("return document.documentElement.dataset.theme") == "dark":
+            break
+        time.sleep(0.05)
     dark = opened.run(colour), opened.run(stroke)
     assert light[0] != dark[0]
     assert light[1] != dark[1]
@@ -134,7 +140,7 @@ def test_markup_in_names_stays_text(browser, results, tmp_path):
     browser.resize(1280, 900)
     browser.open(tmp_path / "evil.html")
     assert browser.run("return document.title") != "owned"
-    assert browser.run("return document.querySelectorAll('body img, main b, main script').length") == len(claims)
+    assert browser.run("return document.querySelectorAll('body img, main b, main script').length") == 0
     assert marks(browser, "frontier") > 3
     assert "<img" in browser.run("return document.querySelector('h1').innerText")
     assert "<img" not in (tmp_path / "evil.md").read_text()

@@ -80,8 +80,6 @@ for (const button of document.querySelectorAll("thead button")) {
 for (const button of document.querySelectorAll(".filter button")) {
   button.addEventListener("click", () => {
     for (const other of button.parentNode.children) other.setAttribute("aria-pressed", String(other === button));
-    for (const row of document.querySelectorAll("#tables tbody tr")) {
-      row.hidden = button.dataset.show === "front" && !("front" in row.dataset);
-    }
+    document.body.dataset.show = button.dataset.choose;
   });
 }
