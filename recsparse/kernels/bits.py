@@ -27,7 +27,7 @@ def data_pointer(context: Any, builder: Any, array_type: Any, value: Any) -> Any
 
 
 def _loader(bits: int, result: Any, meaning: str) -> Any:
-    """Make the function that reads ``bits`` bits, unaligned, from byte ``at`` of a uint8 array, never counted from its end.
+    """Make the function that reads ``bits`` bits, unaligned, from byte ``at`` of a uint8 array.
 
     NumPy's indexing in compiled code allows for negative indices, which keeps loops from becoming vector code.
     """
@@ -182,3 +182,23 @@ def positions(buffer, n_bits, start, out):  # type: ignore[no-untyped-def]
             word &= word - np.uint64(1)
         at += step
     return found
+
+
+@nb.njit(nogil=True, cache=True)
+def read_integers(buffer, width, places, out):  # type: ignore[no-untyped-def]
+    """Fill ``out[i]`` with the ``width`` bits at bit ``places[i] * width``."""
+    for i in range(len(places)):
+        out[i] = read_bits(buffer, places[i] * width, width)
+
+
+@nb.njit(nogil=True, cache=True)
+def rank_at(buffer, counters, at):  # type: ignore[no-untyped-def]
+    """:func:`rank`, called from Python."""
+    return rank(buffer, counters, at)
+
+
+@nb.njit(nogil=True, cache=True)
+def move_bits(buffer, start, n_bits, out):  # type: ignore[no-untyped-def]
+    """Copy ``n_bits`` from bit ``start`` to the beginning of the zeroed ``out``."""
+    for byte in range((n_bits + 7) >> 3):
+        out[byte] = read_bits(buffer, start + byte * 8, min(8, n_bits - byte * 8))

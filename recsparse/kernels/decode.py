@@ -11,6 +11,8 @@ from recsparse.kernels.bits import load16, load32, load64, write
 from recsparse.kernels.lanes import LANES, write_bfloats, write_bytes, write_halves, write_integers, write_singles
 
 FP32, FP16, BF16, INT8 = 32, 16, 15, 8
+ONES = 0
+"""No numbers at all: every entry reads as 1, which shows a support as a pattern."""
 SCALE_STEPS = 8
 """Row scales an octave: neighbours are 9 % apart, so the best one is missed by at most 4.5 %."""
 
@@ -47,7 +49,9 @@ def decode(codes, kind, start, n, n_numbers, factor, out, to):  # type: ignore[n
     May write up to ``LANES - 1`` numbers more where ``out`` has room for them: whole vectors only, most of the time.
     """
     whole = (n + LANES - 1) & ~np.int64(LANES - 1)
-    if start + whole > n_numbers or to + whole > len(out):
+    if kind == ONES:
+        whole = np.int64(0)
+    elif start + whole > n_numbers or to + whole > len(out):
         whole = n & ~np.int64(LANES - 1)
     for done in range(0, whole, LANES):
         decode_lanes(codes, kind, start + done, factor, out, to + done)
@@ -73,6 +77,8 @@ def decode_lanes(codes, kind, start, factor, out, to):  # type: ignore[no-untype
 @nb.njit(forceinline=True, cache=True, error_model="numpy")
 def decode_one(codes, kind, at, factor):  # type: ignore[no-untyped-def]
     """Number ``at``, times ``factor``."""
+    if kind == ONES:
+        return np.float32(1)
     if kind == FP32:
         return load32(codes, at * 4)
     if kind == FP16:

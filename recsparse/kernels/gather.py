@@ -1,10 +1,10 @@
 """Rows of packed tables -> dense float32, one kernel a support.
 
 All take the ids (int64, any value), the number of rows and of stored rows, the remap (bitmap and counters; empty when
-every row is stored), what the support stores, how many numbers there are and what the values store; then the output, flat
-(B * D,), with D, ``found`` (B,): false, and a row of zeros, where an id is out of range or its row is not stored; then
-room to work, of :func:`workspace`. They allocate nothing and so need no reference counts, which would cost more than
-the work.
+every row is stored), what the support stores, how many numbers there are and what the values store; then the output,
+flat (B * D,), with D, ``found`` (B,): false, and a row of zeros, where an id is out of range or its row is not stored;
+then room to work, of :func:`workspace`. They allocate nothing and so need no reference counts, which would cost more
+than the work.
 
 They return how many rows lead outside of what is stored, which a damaged file can cause; such rows are zero, and
 nothing outside is ever read or written.
@@ -105,7 +105,7 @@ def entries_of(row, per_row, counts, count_width, starts):  # type: ignore[no-un
 
 @nb.njit(forceinline=True, cache=True, error_model="numpy")
 def admit(i, row, start, n, fits, n_numbers, dim, kind, codes, row_scales, places, found):  # type: ignore[no-untyped-def]
-    """Note where row ``i`` of a batch begins and ask for its numbers; returns 1 if that is outside of what is stored."""
+    """Note where a row of a batch begins and ask for its numbers; returns 1 if that is outside of what is stored."""
     inside = fits and start >= 0 and start + n <= n_numbers and n <= dim
     n = n if inside else np.int64(0)
     found[i] = n > 0
@@ -157,7 +157,7 @@ def gather_full(  # type: ignore[no-untyped-def]
             n = np.int64(dim if row >= 0 else 0)
             outside += admit(i, row, row * n, n, row < n_stored, n_numbers, dim, kind, codes, row_scales, places, found)
         for i in range(batch, end):
-            row, start, n, at = place_of(i, places)
+            row, start, n, _ = place_of(i, places)
             if n == 0:
                 clear(flat, i * dim, dim)
                 continue
@@ -186,7 +186,7 @@ def gather_bitmap(  # type: ignore[no-untyped-def]
                 start = rank(bits, bit_counters, first)
             outside += admit(i, row, start, n, row < n_stored, n_numbers, dim, kind, codes, row_scales, places, found)
         for i in range(batch, end):
-            row, start, n, at = place_of(i, places)
+            row, start, n, _ = place_of(i, places)
             to = i * dim
             if n == 0:
                 clear(flat, to, dim)
@@ -228,7 +228,7 @@ def gather_blocks(  # type: ignore[no-untyped-def]
                 start = rank(bits, bit_counters, first) * block_rows * block_columns + (row - above * block_rows) * n
             outside += admit(i, row, start, n, row < n_stored, n_numbers, dim, kind, codes, row_scales, places, found)
         for i in range(batch, end):
-            row, start, n, at = place_of(i, places)
+            row, start, n, _ = place_of(i, places)
             to = i * dim
             clear(flat, to, dim)
             if n == 0:
@@ -268,7 +268,7 @@ def gather_list(  # type: ignore[no-untyped-def]
                 prefetch(columns, start * column_width >> 3)
             outside += admit(i, row, start, n, row < n_stored, n_numbers, dim, kind, codes, row_scales, places, found)
         for i in range(batch, end):
-            row, start, n, at = place_of(i, places)
+            row, start, n, _ = place_of(i, places)
             to = i * dim
             clear(flat, to, dim)
             if n == 0:

@@ -71,6 +71,13 @@ def unpack_integers(buffer: Bytes, width: int, n: int) -> npt.NDArray[np.int64]:
     return out
 
 
+def copy_bits(buffer: Bytes, start: int, n_bits: int) -> Bytes:
+    """Bits ``start`` to ``start + n_bits`` as a bit buffer of their own."""
+    out = bit_buffer(n_bits)
+    kernels.move_bits(buffer, start, n_bits, out)
+    return frozen(out)
+
+
 def bits_for(largest: int) -> int:
     """The width that holds 0 to ``largest``; 0 bits hold only 0."""
     return int(largest).bit_length()
@@ -118,6 +125,14 @@ class BitRank:
     def ones(self) -> int:
         """How many bits are set."""
         return int(self.counters[-1])
+
+    def rank(self, at: int) -> int:
+        """The ones before bit ``at``."""
+        return int(kernels.rank_at(self.bits, self.counters, at))
+
+    def slice_bits(self, start: int, stop: int) -> "BitRank":
+        """Bits ``start`` to ``stop``, counted anew."""
+        return BitRank.build(copy_bits(self.bits, start, stop - start), stop - start)
 
     def positions(self) -> npt.NDArray[np.int64]:
         """Where the ones are, ascending."""

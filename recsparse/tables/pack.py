@@ -12,7 +12,7 @@ from recsparse.tables.choose import choose_layout, layout_sizes
 from recsparse.tables.fallback import Fallback, Zero, mean_of
 from recsparse.tables.mask import Counts, Mask
 from recsparse.tables.packed import PackedTable
-from recsparse.tables.supports import Bitmap, Combination, Full, List, Support
+from recsparse.tables.supports import Full, build_support
 from recsparse.tables.values import Floats, Scales, check_value_type, encode, to_float32
 
 LAYOUTS = ("dense", "rows", "bitmap", "block", "ell", "csr", "combination")
@@ -91,7 +91,7 @@ def assemble(
     if remap:
         rows = np.flatnonzero(~empty)  # rows of a block share their entries, so they stay together
         ranked = BitRank.build(Mask.from_rows(~empty, 1).bits, mask.shape[0])
-    support = _support(layout, mask, rows)
+    support = build_support(layout, mask, rows)
     starts = np.concatenate([[0], np.cumsum(counts[rows])])
     if isinstance(support, Full):
         data = _fill_rows(mask, data, rows)
@@ -129,18 +129,6 @@ def _kept(values: Any, mask: Any) -> tuple[Mask, Floats]:
         return mask, np.ascontiguousarray(dense).reshape(-1)
     data = [dense[start:stop][mask.dense_rows(start, stop)] for start, stop in mask.chunks()]
     return mask, np.concatenate(data) if data else np.zeros(0, dtype=np.float32)
-
-
-def _support(layout: str, mask: Mask, rows: Counts) -> Support:
-    if layout in ("dense", "rows"):
-        return Full()
-    if layout == "bitmap":
-        return Bitmap.build(mask.to_elements(), rows)
-    if layout == "block":
-        return Bitmap.build(mask, rows)
-    if layout == "combination":
-        return Combination.build(mask, rows)
-    return List.build(mask, rows, uniform=layout == "ell")
 
 
 def _fill_rows(mask: Mask, data: Floats, rows: Counts) -> Floats:

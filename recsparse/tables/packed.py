@@ -9,13 +9,14 @@ import numpy.typing as npt
 
 from recsparse.errors import FormatError
 from recsparse.kernels import gather
+from recsparse.kernels.decode import ONES, SLACK
 from recsparse.parallel import for_ranges
-from recsparse.tables.bits import BitRank
+from recsparse.tables.bits import BitRank, bit_buffer, frozen
 from recsparse.tables.fallback import FALLBACKS, Fallback, Ids
-from recsparse.tables.mask import Counts
-from recsparse.tables.supports import SUPPORTS, Bitmap, Full, Header, List, Support, Tensors
-from recsparse.tables.table import Table
-from recsparse.tables.values import NO_BYTES, Floats, Values
+from recsparse.tables.mask import Counts, Mask
+from recsparse.tables.supports import SUPPORTS, Bitmap, Full, Header, List, Support, Tensors, build_support
+from recsparse.tables.table import BLOCK_BYTES, Table
+from recsparse.tables.values import NO_BYTES, NO_FLOATS, Floats, Values, decode_all
 
 MANY = 1 << 15
 """Ids from which a lookup is worth the start of threads."""
@@ -88,7 +89,7 @@ class PackedTable(Table):
         remap = BitRank.from_tensors(tensors, "remap", rows) if header["remap"] else None
         stored_rows = rows if remap is None else remap.ones
         support = SUPPORTS[header["support"]["kind"]].from_tensors(header["support"], tensors, stored_rows, dim)
-        fallback = FALLBACKS[header["fallback"]["kind"]].from_tensors(header["fallback"], tensors)
+        fallback = FALLBACKS[header["fallback"]["kind"]].from_tensors(header["fallback"], tensors, dim)
         values = Values.from_tensors(header["value_type"], header["numbers"], tensors, stored_rows, dim)
         if isinstance(support, Full) and values.n != stored_rows * dim:
             raise ValueError(f"{values.n} numbers in {stored_rows} full rows of {dim}")
@@ -128,9 +129,58 @@ class PackedTable(Table):
         if self.fallback.kind != "zero" and not found.all():
             self.fallback.fill(ids, np.flatnonzero(~found), out)
 
-    def slice_rows(self, start: int, stop: int) -> Table:
-        """The same numbers, of these rows only."""
-        raise NotImplementedError
+    def mask_rows(self, start: int, stop: int) -> Mask:
+        """The stored entries of rows ``start`` to ``stop``, at granularity element; only those rows are read."""
+        rows, dim = stop - start, self.shape[1]
+        bits = bit_buffer(rows * dim)
+        arguments = list(self._arguments)
+        arguments[-5:] = [NO_BYTES, ONES, NO_BYTES, NO_FLOATS, NO_FLOATS]
+        step = max(8, BLOCK_BYTES // (4 * dim)) // 8 * 8  # whole bytes of bits at a time
+        pattern = np.empty((min(step, rows), dim), dtype=np.float32)
+        found = np.empty(len(pattern), dtype=np.bool_)
+        for first in range(start, stop, step):
+            ids = np.arange(first, min(first + step, stop), dtype=np.int64)
+            part = pattern[: len(ids)]
+            self.support.kernel(ids, *arguments, part.reshape(-1), dim, found, *gather.workspace(dim))
+            packed = np.packbits((part != 0).reshape(-1), bitorder="little")
+            at = (first - start) * dim // 8
+            bits[at : at + len(packed)] = packed
+        return Mask((rows, dim), (1, 1), frozen(bits))
+
+    @cached_property
+    def mask(self) -> Mask:
+        """The stored entries, at granularity element."""
+        return self.mask_rows(0, self.shape[0])
+
+    def numbers(self) -> Floats:
+        """The stored entries' values, row after row, float32; they go with :attr:`mask`."""
+        out = np.empty(self.values.n + SLACK, dtype=np.float32)
+        decode_all(self.values, out)
+        out = out[: self.values.n]
+        if len(self.values.row_scales):
+            out *= np.repeat(self.values.scales, self.support.row_counts(self.stored_rows, self.shape[1]))
+        elif len(self.values.column_scales):
+            out *= self.values.column_scales[self.mask.columns()]
+        return out
+
+    def slice_rows(self, start: int, stop: int) -> "PackedTable":
+        """The same numbers, of these rows only; nothing else is read. Blocks that are cut apart become a bitmap."""
+        dim = self.shape[1]
+        first, last, remap = start, stop, None
+        if self.remap is not None:
+            first, last = self.remap.rank(start), self.remap.rank(stop)
+            remap = self.remap.slice_bits(start, stop)
+        numbers = (self.support.first_number(first, dim), self.support.first_number(last, dim))
+        support: Support = self.support
+        if isinstance(support, Bitmap) and first % support.block[0] == 0:
+            r, tiles = support.block[0], dim // support.block[1]
+            support = Bitmap(support.block, support.ranked.slice_bits(first // r * tiles, -(-last // r) * tiles))
+        elif not isinstance(support, Full):
+            mask = self.mask_rows(start, stop)
+            rows = np.arange(stop - start) if remap is None else np.flatnonzero(mask.row_counts)
+            support = build_support(self.layout, mask, rows)
+        values = self.values.slice_numbers(*numbers, first, last)
+        return PackedTable((stop - start, dim), remap, support, values, self.fallback.slice_rows(start, stop))
 
 
 NO_COUNTERS: npt.NDArray[np.uint32] = np.zeros(0, dtype=np.uint32)

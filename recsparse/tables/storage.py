@@ -7,6 +7,8 @@ rows are on.
 
 import json
 import struct
+import zlib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,12 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save_file
 
-from recsparse.errors import FormatError
-from recsparse.files import atomic_file
+from recsparse.errors import DataError, FormatError
+from recsparse.files import atomic_directory, atomic_file
 from recsparse.tables.bits import frozen
+from recsparse.tables.factored import FactoredTable
 from recsparse.tables.packed import PackedTable
+from recsparse.tables.sharded import ShardedTable
 from recsparse.tables.table import Table
 
 FORMAT = "recsparse-table"
@@ -28,10 +32,19 @@ DTYPES: dict[str, Any] = {
     "U64": np.uint64,
 }  # fmt: skip
 LARGEST_HEADER = 100_000_000
+VERIFY_UP_TO = 64_000_000
+INDEX = "table.safetensors.index.json"
+KINDS: dict[str, Any] = {"packed": PackedTable.from_tensors, "factored": FactoredTable.from_tensors}
 
 
-def save_table(table: Table, path: str | Path) -> None:
-    """Write a table to one file; an older file there is replaced only when the new one is complete.
+def save_table(table: Table, path: str | Path, *, shard_bytes: int | None = None, overwrite: bool = True) -> None:
+    """Write a table to one file, or to a directory of shards; whole or not at all.
+
+    Args:
+        table: what to write. A :class:`~recsparse.tables.sharded.ShardedTable` becomes a directory, a file a shard.
+        path: of the file, which is replaced only when the new one is complete, or of the directory.
+        shard_bytes: cut the table by rows into files of about so many bytes.
+        overwrite: whether a directory may replace another.
 
     Example:
         >>> import tempfile
@@ -41,18 +54,80 @@ def save_table(table: Table, path: str | Path) -> None:
         >>> load_table(path).lookup([1])
         array([[0., 1., 0.]], dtype=float32)
     """
-    header = {"format": FORMAT, "format_version": FORMAT_VERSION, **table.header}
-    with atomic_file(Path(path)) as partial:
-        save_file(dict(table.tensors()), partial, metadata={"recsparse": json.dumps(header)})
+    if shard_bytes is not None:
+        n_shards = min(max(1, -(-table.nbytes // shard_bytes)), max(1, table.shape[0]))
+        bounds = [table.shape[0] * number // n_shards for number in range(n_shards + 1)]
+        table = ShardedTable(tuple(table[a:b] for a, b in pairwise(bounds)))
+    if not isinstance(table, ShardedTable):
+        with atomic_file(Path(path)) as partial:
+            _write(table, partial)
+        return
+    with atomic_directory(Path(path), overwrite=overwrite) as directory:
+        n = len(table.shards)
+        files = [f"table-{number + 1:05}-of-{n:05}.safetensors" for number in range(n)]
+        for shard, file in zip(table.shards, files, strict=True):
+            _write(shard, directory / file)
+        ranges = [f"{a}-{b}" for a, b in pairwise(table.starts.tolist())]
+        metadata = {
+            "format": FORMAT, "format_version": FORMAT_VERSION, "shape": table.shape, "total_size": table.nbytes,
+        }  # fmt: skip
+        index = {"metadata": metadata, "weight_map": dict(zip(ranges, files, strict=True))}
+        (directory / INDEX).write_text(json.dumps(index, indent=2))
 
 
-def load_table(path: str | Path) -> Table:
-    """Open what :func:`save_table` wrote, by memory mapping.
+def load_table(path: str | Path, *, rows: tuple[int, int] | None = None, verify: bool | None = None) -> Table:
+    """Open what :func:`save_table` wrote, by memory mapping: in milliseconds, however large it is.
+
+    Args:
+        path: the file, or the directory of shards.
+        rows: only rows ``rows[0]`` to ``rows[1]``, numbered from 0, for one rank of several, say.
+            Other rows are not read.
+        verify: check every byte against the checksums; by default up to 64 MB a file. Lookups in a damaged table that
+            was not verified raise, or return wrong numbers, but never read outside of it.
 
     Raises:
-        FormatError: the file is missing, truncated, corrupt, not a table, or of a newer version.
+        FormatError: it is missing, truncated, corrupt, not a table, or of a newer version.
+        DataError: the table does not have those rows.
     """
     path = Path(path)
+    if not path.is_dir():
+        return _cut(_open(path, verify), rows, path)
+    index = _read_index(path / INDEX)
+    parts: list[tuple[int, Table]] = []
+    first = 0
+    for name, file in index["weight_map"].items():
+        start, stop = (int(part) for part in name.split("-"))
+        if start != first or Path(file).name != file:
+            raise FormatError(f"{path / INDEX} is damaged: rows {name} are in {file!r}, after row {first}.")
+        first = stop
+        if rows is not None and parts and (stop <= rows[0] or start >= rows[1]):
+            continue
+        if rows is not None and not parts and stop <= rows[0]:
+            continue
+        part = _open(path / file, verify)
+        if part.shape[0] != stop - start:
+            raise FormatError(f"{path / file} has {part.shape[0]} rows; the index says {name}.")
+        parts.append((start, part))
+    if first != index["metadata"]["shape"][0]:
+        raise FormatError(f"{path / INDEX} is damaged: its shards end at row {first}.")
+    if rows is None:
+        return ShardedTable(tuple(part for _, part in parts))
+    if not 0 <= rows[0] <= rows[1] <= first:
+        raise DataError(f"Rows {rows[0]} to {rows[1]} were asked for; {path} has {first}.")
+    if not parts:
+        return _open(path / file, verify)[0:0]
+    offset = parts[0][0]
+    return ShardedTable(tuple(part for _, part in parts))[rows[0] - offset : rows[1] - offset]
+
+
+def _write(table: Table, path: Path) -> None:
+    tensors = table.tensors()
+    checksums = {name: zlib.crc32(np.ascontiguousarray(tensor).view(np.uint8).data) for name, tensor in tensors.items()}
+    header = {"format": FORMAT, "format_version": FORMAT_VERSION, "crc32": checksums, **table.header}
+    save_file(dict(tensors), path, metadata={"recsparse": json.dumps(header)})
+
+
+def _open(path: Path, verify: bool | None) -> Table:
     metadata, tensors = read_tensors(path)
     try:
         header = json.loads(metadata["recsparse"])
@@ -60,15 +135,46 @@ def load_table(path: str | Path) -> Table:
             raise KeyError(header["format"])
     except (KeyError, ValueError, TypeError) as error:
         raise FormatError(f"{path} is a safetensors file, but not a recsparse table.") from error
+    check_version(path, header)
+    try:
+        table: Table = KINDS[header["kind"]](header, tensors)
+        if set(table.tensors()) != set(tensors):
+            raise ValueError(f"tensors {sorted(set(tensors) ^ set(table.tensors()))}")
+        if verify or (verify is None and path.stat().st_size <= VERIFY_UP_TO):
+            for name, tensor in tensors.items():
+                if zlib.crc32(tensor.view(np.uint8).data) != header["crc32"][name]:
+                    raise ValueError(f"the checksum of {name}")
+    except (AttributeError, KeyError, ValueError, TypeError, OverflowError) as error:
+        raise FormatError(f"{path} is damaged: its header and its tensors do not fit ({error!r}).") from error
+    return table
+
+
+def _cut(table: Table, rows: tuple[int, int] | None, path: Path) -> Table:
+    if rows is None:
+        return table
+    if not 0 <= rows[0] <= rows[1] <= table.shape[0]:
+        raise DataError(f"Rows {rows[0]} to {rows[1]} were asked for; {path} has {table.shape[0]}.")
+    return table[rows[0] : rows[1]]
+
+
+def _read_index(path: Path) -> dict[str, Any]:
+    try:
+        index: dict[str, Any] = json.loads(path.read_text())
+        if index["metadata"]["format"] != FORMAT or not index["weight_map"]:
+            raise KeyError("format")
+        check_version(path, index["metadata"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FormatError(f"{path} is not the index of a sharded table ({error!r}).") from error
+    return index
+
+
+def check_version(path: Path, header: dict[str, Any]) -> None:
+    """Refuse a version this release does not read."""
     if header.get("format_version") != FORMAT_VERSION:
         raise FormatError(
             f"{path} has format version {header.get('format_version')}; this release reads {FORMAT_VERSION}. "
             "Upgrade recsparse, or save the table again."
         )
-    try:
-        return PackedTable.from_tensors(header, tensors)
-    except (KeyError, ValueError, TypeError) as error:
-        raise FormatError(f"{path} is damaged: its header and its tensors do not fit ({error!r}).") from error
 
 
 def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, npt.NDArray[Any]]]:

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsparse.errors import DataError
+from recsparse.kernels import bits as bit_kernels
 from recsparse.kernels import gather, number
 from recsparse.tables.bits import (
     BitRank,
@@ -87,6 +88,10 @@ class Support(ABC):
     def row_counts(self, rows: int, dim: int) -> Counts:
         """Entries of each stored row, int64 (rows,)."""
 
+    @abstractmethod
+    def first_number(self, row: int, dim: int) -> int:
+        """How many numbers the stored rows before this one have."""
+
 
 @dataclass(frozen=True, eq=False)
 class Full(Support):
@@ -115,6 +120,10 @@ class Full(Support):
     def row_counts(self, rows: int, dim: int) -> Counts:
         """D each."""
         return np.full(rows, dim, dtype=np.int64)
+
+    def first_number(self, row: int, dim: int) -> int:
+        """D a row."""
+        return row * dim
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,6 +177,14 @@ class Bitmap(Support):
         """By counting bits."""
         return Mask((rows, dim), self.block, self.ranked.bits).row_counts
 
+    def first_number(self, row: int, dim: int) -> int:
+        """By rank."""
+        r, c = self.block
+        tiles = dim // c
+        above = self.ranked.rank(row // r * tiles)
+        beside = self.ranked.rank((row // r + 1) * tiles) - above if row % r else 0
+        return (above * r + beside * (row % r)) * c
+
 
 @dataclass(frozen=True, eq=False)
 class Counted:
@@ -216,6 +233,16 @@ class Counted:
     def kernel_arguments(self) -> tuple[Any, ...]:
         """As the kernels take them."""
         return self.per_row, self.counts, self.width, self.starts
+
+    def first_number(self, row: int, chunks: int = 1) -> int:
+        """The start of its 16 rows, and the counts from there."""
+        if self.width == 0 or row == 0:
+            return row * self.per_row
+        group = (row - 1) // gather.GROUP
+        first = group * gather.GROUP * chunks
+        counts = np.empty(row * chunks - first, dtype=np.int64)
+        bit_kernels.read_integers(self.counts, self.width, np.arange(first, row * chunks), counts)
+        return int(self.starts[group]) + int(counts.sum())
 
     def unpack(self, rows: int, chunks: int = 1) -> Counts:
         """Counts, int64 (rows, chunks)."""
@@ -285,6 +312,10 @@ class List(Support):
     def row_counts(self, rows: int, dim: int) -> Counts:
         """As stored."""
         return self.counted.unpack(rows)[:, 0]
+
+    def first_number(self, row: int, dim: int) -> int:
+        """By counts."""
+        return self.counted.first_number(row)
 
 
 @dataclass(frozen=True, eq=False)
@@ -363,6 +394,10 @@ class Combination(Support):
         counts: Counts = self.counted.unpack(rows, -(-dim // self.width)).sum(axis=1)
         return counts
 
+    def first_number(self, row: int, dim: int) -> int:
+        """By counts."""
+        return self.counted.first_number(row, -(-dim // self.width))
+
 
 def is_uniform(counts: Counts) -> bool:
     """Whether rows of one chunk all have as many entries, so that nothing need be stored of them."""
@@ -370,3 +405,16 @@ def is_uniform(counts: Counts) -> bool:
 
 
 SUPPORTS: dict[str, type[Support]] = {support.kind: support for support in (Full, Bitmap, List, Combination)}
+
+
+def build_support(layout: str, mask: Mask, rows: Counts) -> Support:
+    """The support of a layout, over ``rows`` of the mask."""
+    if layout in ("dense", "rows"):
+        return Full()
+    if layout == "bitmap":
+        return Bitmap.build(mask.to_elements(), rows)
+    if layout == "block":
+        return Bitmap.build(mask, rows)
+    if layout == "combination":
+        return Combination.build(mask, rows)
+    return List.build(mask, rows, uniform=layout == "ell")

@@ -28,7 +28,7 @@ import numpy.typing as npt
 from recsparse.errors import ConfigError, DataError
 from recsparse.kernels import decode as kernels
 from recsparse.parallel import for_ranges
-from recsparse.tables.bits import Bytes, buffer_bytes, frozen, pack_integers, stored
+from recsparse.tables.bits import Bytes, buffer_bytes, copy_bits, frozen, pack_integers, stored
 
 Floats = npt.NDArray[np.float32]
 Scales = Literal["row", "column"]
@@ -93,6 +93,16 @@ class Values:
             exponent = stored(tensors, "scales.exponent", np.int16, 1)
             row_scales = stored(tensors, "scales.row", np.uint8, rows) if rows else NO_BYTES
         return cls(value_type, n, codes, row_scales, exponent, column_scales)
+
+    def slice_numbers(self, start: int, stop: int, first_row: int, last_row: int) -> "Values":
+        """Numbers ``start`` to ``stop``, which are those of stored rows ``first_row`` to ``last_row``."""
+        if is_integer(self.value_type):
+            width = KINDS[self.value_type]
+            codes = copy_bits(self.codes, start * width, (stop - start) * width) if stop > start else NO_BYTES
+        else:
+            codes = self.codes[start:stop]
+        row_scales = self.row_scales[first_row:last_row] if len(self.row_scales) else self.row_scales
+        return Values(self.value_type, stop - start, codes, row_scales, self.exponent, self.column_scales)
 
     def kernel_arguments(self) -> tuple[Any, ...]:
         """What every gather kernel takes: codes, kind, row scales, their lattice, column scales."""

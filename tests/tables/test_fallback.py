@@ -1,0 +1,77 @@
+"""What pruned and unknown ids return."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from recsparse.errors import DataError
+from recsparse.tables import Mask, load_table, pack, save_table
+from recsparse.tables.fallback import Features, GroupMean, HashBucket, bucket_of
+
+R, D = 40, 6
+RNG = np.random.default_rng(8)
+VALUES = RNG.standard_normal((R, D)).astype(np.float32)
+STORED = np.arange(R) % 3 != 0
+GROUPS = np.arange(R) // 10
+FEATURES = sp.random_array((R, 5), density=0.5, rng=RNG, format="csr")
+
+
+def fallbacks():
+    return {
+        "zero": "zero",
+        "mean": "mean",
+        "group-mean": GroupMean.fit(VALUES, GROUPS, STORED),
+        "hash": HashBucket.fit(VALUES, STORED, 4),
+        "features": Features.fit(VALUES, FEATURES, STORED, 0.5),
+    }
+
+
+def expected(kind, ids):
+    """By the definitions."""
+    weights = np.linalg.solve(
+        (FEATURES[STORED].T @ FEATURES[STORED]).toarray() + 0.5 * np.eye(5), FEATURES[STORED].T @ VALUES[STORED]
+    )
+    for row in ids:
+        known = 0 <= row < R
+        if kind == "zero":
+            yield np.zeros(D)
+        elif kind == "mean":
+            yield VALUES[STORED].mean(axis=0)
+        elif kind == "group-mean":
+            yield VALUES[STORED & ((GROUPS[row] if known else 3) == GROUPS)].mean(axis=0)
+        elif kind == "hash":
+            pruned = np.flatnonzero(~STORED)
+            yield VALUES[pruned[bucket_of(pruned, 4) == bucket_of(np.array([row]), 4)[0]]].mean(axis=0)
+        else:
+            yield FEATURES.toarray()[row] @ weights if known else np.zeros(D)
+
+
+@pytest.mark.parametrize("kind", fallbacks())
+@pytest.mark.parametrize("layout", ["rows", "bitmap", "csr", "combination"])
+def test_pruned_and_unknown_ids_return_the_fallback(tmp_path, kind, layout):
+    table = pack(VALUES, Mask.from_rows(STORED, D), layout=layout, fallback=fallbacks()[kind])
+    ids = np.array([0, 3, 39, -1, R, R + 5])
+    np.testing.assert_allclose(table.lookup(ids), list(expected(kind, ids)), rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(table.lookup(np.flatnonzero(STORED)), VALUES[STORED])
+    save_table(table, tmp_path / "t")
+    loaded = load_table(tmp_path / "t")
+    np.testing.assert_array_equal(loaded.lookup(ids), table.lookup(ids))
+    assert loaded.breakdown() == table.breakdown()
+    np.testing.assert_array_equal(table[7:33].lookup(np.arange(26)), table.lookup(np.arange(7, 33)))
+
+
+def test_features_embed_rows_never_seen():
+    fallback = fallbacks()["features"]
+    np.testing.assert_allclose(fallback.embed(FEATURES[:2]), FEATURES[:2] @ fallback.embeddings, rtol=1e-5)
+    with pytest.raises(DataError, match="features"):
+        fallback.embed(FEATURES[:, :3])
+
+
+def test_a_dense_layout_cannot_tell_pruned_rows():
+    with pytest.raises(DataError, match="rows"):
+        pack(VALUES, Mask.from_rows(STORED, D), layout="dense", fallback="mean")
+
+
+def test_hash_buckets_are_spread_evenly():
+    counts = np.bincount(bucket_of(np.arange(100_000), 100), minlength=100)
+    assert abs(counts - 1000).max() < 5 * np.sqrt(1000)

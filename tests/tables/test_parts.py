@@ -1,0 +1,143 @@
+"""Tables of tables: factored and sharded, their files, and conversions."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+
+from recsparse.errors import BudgetError, DataError, FormatError
+from recsparse.tables import (
+    FactoredTable,
+    HashBucket,
+    Mask,
+    ShardedTable,
+    choose_layout,
+    convert,
+    ideal_bytes,
+    inspect,
+    layout_sizes,
+    load_table,
+    pack,
+    save_table,
+)  # fmt: skip
+from recsparse.tables.storage import INDEX
+
+RNG = np.random.default_rng(11)
+VALUES = np.where(RNG.random((100, 32)) < 0.25, RNG.standard_normal((100, 32)), 0).astype(np.float32)
+IDS = np.array([0, 99, -1, 100, 57, 57, -(2**60), 2**60])
+
+
+def test_a_factored_table_is_the_product(tmp_path):
+    basis = RNG.standard_normal((32, 12)).astype(np.float32)
+    table = FactoredTable(pack(VALUES, value_type="int8", fallback="mean"), pack(basis, value_type="fp16"))
+    dense = table.sparse.to_dense() @ table.basis.to_dense()
+    np.testing.assert_allclose(table.to_dense(), dense, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(table.lookup([-1])[0], dense.mean(axis=0), rtol=1e-2, atol=1e-3)
+    queries = RNG.standard_normal((5, 12)).astype(np.float32)
+    np.testing.assert_allclose(table.scores(queries), queries @ dense.T, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(table.gram(), dense.T @ dense, rtol=1e-4, atol=1e-3)
+    assert table.nbytes == table.sparse.nbytes + table.basis.nbytes == sum(table.breakdown().values())
+    save_table(table, tmp_path / "t")
+    np.testing.assert_array_equal(load_table(tmp_path / "t").lookup(IDS), table.lookup(IDS))
+    np.testing.assert_array_equal(table[10:20].lookup([3]), table.lookup([13]))
+    with pytest.raises(DataError, match="rows of B"):
+        FactoredTable(pack(VALUES), pack(VALUES))
+
+
+def test_shards_answer_as_the_whole_and_a_rank_loads_only_its_rows(tmp_path):
+    fallback = HashBucket.fit(RNG.standard_normal((100, 32)), VALUES.any(axis=1), 3)
+    table = pack(VALUES * (np.arange(100) % 4 > 0)[:, None], value_type="int4", layout="csr", fallback=fallback)
+    save_table(table, tmp_path / "t", shard_bytes=table.nbytes // 4)
+    loaded = load_table(tmp_path / "t")
+    assert isinstance(loaded, ShardedTable)
+    assert len(loaded.shards) > 3
+    assert loaded.nbytes == json.loads((tmp_path / "t" / INDEX).read_text())["metadata"]["total_size"]
+    np.testing.assert_array_equal(loaded.to_dense(), table.to_dense())
+    np.testing.assert_array_equal(loaded.lookup(IDS[[0, 1, 4, 5]]), table.lookup(IDS[[0, 1, 4, 5]]))
+    for rows in ((0, 100), (0, 0), (100, 100), (30, 31), (20, 80)):
+        part = load_table(tmp_path / "t", rows=rows)
+        np.testing.assert_array_equal(part.to_dense(), table.to_dense()[slice(*rows)])
+    with pytest.raises(DataError, match="has 100"):
+        load_table(tmp_path / "t", rows=(50, 101))
+    (tmp_path / "t" / next(iter(json.loads((tmp_path / "t" / INDEX).read_text())["weight_map"].values()))).unlink()
+    with pytest.raises(FormatError):
+        load_table(tmp_path / "t")
+    (tmp_path / "t" / INDEX).write_text("{")
+    with pytest.raises(FormatError, match="index"):
+        load_table(tmp_path / "t")
+
+
+def test_a_changed_byte_is_noticed_on_opening(tmp_path):
+    path = tmp_path / "t"
+    save_table(pack(VALUES), path)
+    whole = bytearray(path.read_bytes())
+    for place in (len(whole) - 1, len(whole) // 2):
+        changed = bytearray(whole)
+        changed[place] ^= 16
+        path.write_bytes(changed)
+        with pytest.raises(FormatError):
+            load_table(path)
+
+
+@pytest.mark.parametrize("layout", ["rows", "bitmap", "block", "csr", "combination"])
+def test_a_damaged_table_opened_without_checks_never_reads_outside(tmp_path, layout):
+    path = tmp_path / "t"
+    save_table(pack(VALUES, layout=layout, value_type="int4", remap=True), path)
+    whole = path.read_bytes()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        noise = bytearray(whole)
+        noise[header:] = rng.integers(0, 256, len(whole) - header, dtype=np.uint8).tobytes()
+        path.write_bytes(noise)
+        try:
+            rows = load_table(path, verify=False).lookup(np.arange(100))
+        except FormatError:
+            continue
+        assert rows.shape == (100, 32)
+
+
+@pytest.mark.parametrize("source", ["dense", "rows", "bitmap", "csr", "combination"])
+@pytest.mark.parametrize("target", ["dense", "rows", "bitmap", "csr", "combination", "auto"])
+def test_conversions_change_no_value(source, target):
+    for value_type in ("fp32", "int4"):
+        table = pack(VALUES, layout=source, value_type=value_type)
+        np.testing.assert_array_equal(convert(table, layout=target).to_dense(), table.to_dense())
+    fewer = convert(pack(VALUES, layout=source), value_type="bf16")
+    np.testing.assert_allclose(fewer.to_dense(), VALUES, rtol=2**-8)
+
+
+def test_a_budget_is_kept_or_the_nearest_sizes_are_named():
+    mask = Mask.from_dense(VALUES != 0)
+    types = ("fp32", "int8", "int4", "int2")
+    sizes = {each: layout_sizes(mask, value_type=each)[0].nbytes for each in types}
+    assert choose_layout(mask, value_type=types, budget=sizes["int8"]).value_type == "int8"
+    assert choose_layout(mask, value_type=types, budget=sizes["int8"] - 1).value_type == "int4"
+    with pytest.raises(BudgetError, match=f"{sizes['int2']:,}"):
+        choose_layout(mask, value_type=types, budget=sizes["int2"] - 1)
+    assert f"{sizes['int4']:,}" in str(choose_layout(mask, value_type="int4"))
+
+
+def test_inspect_tells_the_sizes_of_what_is_stored():
+    table = pack(VALUES, value_type="int8")
+    summary = inspect(table)
+    assert sum(summary["breakdown"].values()) == summary["nbytes"] == min(summary["layouts"].values())
+    assert summary["ideal_bytes"] == ideal_bytes(table.mask, "int8") < summary["nbytes"]
+    for layout, nbytes in summary["layouts"].items():
+        name, _, remap = layout.partition(" + ")
+        options = {} if name in ("dense", "rows") else {"remap": bool(remap)}
+        assert pack(VALUES, layout=name, value_type="int8", **options).nbytes == nbytes
+
+
+def test_a_table_of_ten_million_rows_opens_at_once_and_answers(tmp_path):
+    kept = np.zeros(10_000_000, dtype=bool)
+    kept[::1000] = True
+    mask = Mask.from_rows(kept, 4)
+    table = pack(np.broadcast_to(np.float32(1), mask.shape), mask, layout="rows", value_type="int8")
+    assert table.breakdown()["remap"] * 8 / len(kept) < 1.1
+    save_table(table, tmp_path / "t")
+    start = time.perf_counter()
+    loaded = load_table(tmp_path / "t", verify=False)
+    assert time.perf_counter() - start < 1
+    np.testing.assert_allclose(loaded.lookup([0, 1, 9_999_000, 10_000_000])[:, 0], [1, 0, 1, 0], rtol=0.01)
