@@ -1,0 +1,164 @@
+"""What a sharded training is told: data, loss, optimiser and, a table, how it is sharded and pruned."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from recsparse.sparsity import Recipe
+from recsparse.validation import validate
+
+Sharding = Literal["auto", "row-wise", "table-wise", "column-wise", "data-parallel"]
+COLUMN_WIDTH = 4
+"""Columns of a column-wise shard: FBGEMM's least. Fixed, so that a checkpoint fits any number of ranks."""
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Budget(_Settings):
+    """A table of many ids in few rows: ids earn a row by utility and lose it when others deserve it more.
+
+    Attributes:
+        rows: physical rows R; ids without one take the fallback.
+        utility: what an occurrence of an id adds to its utility: 1 (``frequency``), the norm of the loss's gradient by
+            its vector (``gradient``) or the norm of its vector (``norm``).
+        decay: what is left of a utility at the next update, in [0, 1].
+        every: steps between updates of who owns a row.
+        fallback: what ids without a row, and new owners, start from: a row of zeros or the mean of the stored rows.
+    """
+
+    rows: PositiveInt
+    utility: Literal["frequency", "gradient", "norm"] = "frequency"
+    decay: Annotated[float, Field(ge=0, le=1)] = 0.9
+    every: PositiveInt = 100
+    fallback: Literal["zero", "mean"] = "mean"
+
+
+class TableSettings(_Settings):
+    """One table.
+
+    Attributes:
+        sharding: how its rows are spread over ranks; ``auto`` leaves it to torchrec's planner.
+        placement: which physical row an id has: its own number (``as-is``), or popular ids dealt evenly over the
+            table (``balanced``), so that contiguous shards of any number of ranks are asked for equally often.
+        recipe: how it is pruned while it trains.
+        budget: rows it must fit in.
+    """
+
+    sharding: Sharding = "row-wise"
+    placement: Literal["as-is", "balanced"] = "as-is"
+    recipe: Recipe | None = None
+    budget: Budget | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.budget is not None and self.placement == "balanced":
+            raise ValueError("a row budget decides itself which row an id has; leave placement as-is")
+        if self.recipe is not None and self.recipe.granularity.kind == "row" and self.sharding == "column-wise":
+            raise ValueError("a column-wise shard has only part of a row; prune rows with another sharding or a budget")
+        if self.recipe is not None and self.recipe.allocation.kind == "uniform" and self.sharding == "column-wise":
+            raise ValueError("a column-wise shard has only part of a row; use allocation global or another sharding")
+        if self.recipe is not None and self.budget is not None:
+            raise ValueError("a table has a recipe or a row budget, not both")
+        for part, known in (("schedule", ("oneshot", "gradual", "dynamic")), ("allocation", ("global", "uniform"))):
+            if self.recipe is not None and (kind := getattr(self.recipe, part).kind) not in known:
+                raise ValueError(f"{part} {kind} works on one machine; a sharded table knows {', '.join(known)}")
+        if self.recipe is not None and self.recipe.schedule.kind == "gradual" and self.recipe.schedule.restarts:
+            raise ValueError("a gradual schedule with restarts works on one machine; leave restarts at 0")
+        if self.recipe is not None and self.recipe.density is None:
+            raise ValueError("a sharded table is pruned to a density; give density instead of bytes")
+        if self.recipe is not None and self.recipe.criterion.kind not in ("magnitude", "frequency"):
+            raise ValueError(f"criterion {self.recipe.criterion.kind} needs gradients of whole tables; use magnitude")
+        return self
+
+
+class TrainConfig(_Settings):
+    """A sharded matrix factorisation.
+
+    Attributes:
+        data: a dataset directory, or a split directory, whose training part is learned from.
+        output: the run's directory: checkpoints, metrics, packed tables.
+        dim: columns of both tables; a multiple of 4, as FBGEMM demands.
+        loss: ``bpr`` Σ log(1 + exp(s_j - s_i)); ``softmax`` (sampled) log Σ exp(s) - s_i; ``squared``
+            ((1 - s_i)² + negative_weight Σ s_j²) / 2, over known pairs (u, i) and drawn items j. Each has
+            reg / 2 (||u||² + ||i||² + Σ ||j||²) added a sample, and is summed, not averaged, over the batch:
+            ``rate`` is a sample's, whatever the batch.
+        negatives: items drawn a known pair, uniformly among those the user does not have.
+        negative_weight: of the squared loss.
+        rate: learning rate.
+        reg: strength of the regularisation.
+        optimiser: fused into the backward pass: ``sgd``, or ``adagrad`` with one sum of squares a row.
+        epochs: passes over the interactions.
+        batch_size: known pairs a step over all ranks.
+        seed: of everything random.
+        init_std: initial standard deviation times sqrt(dim).
+        streams: into how many equal parts the users are cut; ranks share them, so there must not be fewer. The same
+            number gives the same batches at any number of ranks.
+        users, items: the two tables.
+        checkpoint_every: steps between checkpoints; 0 for none but the last.
+        keep: checkpoints kept.
+        prune_every: steps between decisions of a recipe.
+        metrics: measured on the split's validation users when training ends.
+        value_type: of the packed tables.
+        threads: of each rank.
+        timeout: seconds after which a rank that does not answer is given up.
+    """
+
+    data: Path
+    output: Path
+    dim: Annotated[int, Field(gt=0, multiple_of=COLUMN_WIDTH)] = 64
+    loss: Literal["bpr", "softmax", "squared"] = "bpr"
+    negatives: PositiveInt = 1
+    negative_weight: PositiveFloat = 1.0
+    rate: PositiveFloat = 0.05
+    reg: NonNegativeFloat = 0.01
+    optimiser: Literal["sgd", "adagrad"] = "sgd"
+    epochs: PositiveInt = 10
+    batch_size: PositiveInt = 4096
+    seed: NonNegativeInt = 0
+    init_std: PositiveFloat = 0.1
+    streams: PositiveInt = 24
+    users: TableSettings = TableSettings()
+    items: TableSettings = TableSettings()
+    checkpoint_every: NonNegativeInt = 0
+    keep: PositiveInt = 2
+    prune_every: PositiveInt = 50
+    metrics: tuple[str, ...] = ("ndcg@20", "recall@20")
+    value_type: str = "fp32"
+    threads: PositiveInt = 1
+    timeout: PositiveFloat = 300.0
+
+    @classmethod
+    def parse(cls, settings: dict[str, Any], where: str = "train") -> Self:
+        """Check plain data.
+
+        Raises:
+            ConfigError: a key is unknown or a value impossible; the message names it.
+        """
+        return validate(cls, settings, where)
+
+    def digest(self) -> str:
+        """Identify all settings but those that may differ between a run and its continuation."""
+        told = self.model_dump(mode="json", exclude={"output", "keep", "checkpoint_every", "threads", "timeout"})
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+    def identity(self) -> str:
+        """What makes a checkpoint's tables these tables: everything but how they are sharded and how long."""
+        told = self.model_dump(mode="json", exclude={"output", "keep", "checkpoint_every", "threads", "timeout", "data",
+                                                     "metrics", "value_type"})  # fmt: skip
+        for table in ("users", "items"):
+            del told[table]["sharding"]
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,152 @@
+"""One training from data to packed tables, on this rank."""
+
+import hashlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import scipy.sparse as sp
+import torch.distributed as dist
+
+from recsparse.distributed.checkpoint import Checkpoints, Position
+from recsparse.distributed.config import TrainConfig
+from recsparse.distributed.process import agreed, check_equal, gather, joined, lost_rank_named
+from recsparse.distributed.streams import scan
+from recsparse.distributed.traffic import copy_bytes
+from recsparse.distributed.trainer import ITEMS, USERS, Trainer
+from recsparse.distributed.validation import validate
+from recsparse.errors import ConfigError
+from recsparse.files import atomic_file
+from recsparse.interactions import Holdout, Interactions, read
+from recsparse.interactions.reading import row_groups
+from recsparse.interactions.store import read_table
+
+SUMMARY = "training.json"
+LOSSES = "losses.parquet"
+
+
+def train(config: TrainConfig) -> dict[str, Any]:
+    """Train, export and measure; every rank that torchrun started calls it, or one process alone.
+
+    Continues from the last checkpoint in ``config.output`` if there is one of this model.
+
+    Returns:
+        What ``training.json`` holds: ranks, sharding, samples a second, bytes sent a step, balance, metrics.
+
+    Raises:
+        ConfigError: settings that cannot be met.
+        DataError: on all ranks together, if data, settings or a checkpoint of any rank cannot be used.
+    """
+    with joined(config.timeout, config.threads) as (rank, world), lost_rank_named():
+        with agreed():
+            data = _training_part(config.data)
+            digest = data_digest(data)
+        check_equal("configuration", config.digest())
+        check_equal("data set", digest)
+        if (done := _finished(config, digest)) is not None:
+            return done
+        contents = scan(data, rank, world)
+        with agreed():
+            trainer = Trainer.build(config, data, contents, rank, world)
+        identity = f"{config.identity()}-{digest}"
+        checkpoints = Checkpoints(config.output / "checkpoints", identity, config.keep)
+        latest = gather(None if (path := checkpoints.latest()) is None else path.name)[0]
+        position = Position(0, 0, 0)
+        if latest is not None:
+            position = trainer.resume(checkpoints, config.output / "checkpoints" / latest)
+        began = time.perf_counter()
+        trainer.run(checkpoints, position)
+        summary = _summary(trainer, position, time.perf_counter() - began, rank, world) | {"digest": identity}
+        summary |= _measure(trainer, config, rank, world)
+        if rank == 0:
+            _write(config.output, trainer, summary)
+        dist.barrier()
+        return summary
+
+
+def data_digest(directory: Path) -> str:
+    """Identify a dataset by ``dataset.json`` and, of each part, size and footer, without reading it all."""
+    digest = hashlib.sha256((directory / "dataset.json").read_bytes())
+    for file in sorted({group.file for group in row_groups(directory)}):
+        with file.open("rb") as part:
+            size = file.stat().st_size
+            part.seek(max(0, size - (1 << 16)))
+            digest.update(f"{file.name} {size} ".encode() + part.read())
+    return digest.hexdigest()
+
+
+def _training_part(directory: Path) -> Path:
+    return directory / "train" if (directory / "split.json").exists() else directory
+
+
+def _finished(config: TrainConfig, digest: str) -> dict[str, Any] | None:
+    """What an earlier run of the same settings left, so that a restart after the end has nothing to do."""
+    with agreed():
+        file = config.output / SUMMARY
+        if not file.exists():
+            return None
+        summary: dict[str, Any] = json.loads(file.read_text())
+        if summary["digest"] != f"{config.identity()}-{digest}":
+            raise ConfigError(
+                f"{config.output} holds a run of other settings or data; choose another output directory."
+            )
+        return summary
+
+
+def _summary(trainer: Trainer, start: Position, seconds: float, rank: int, world: int) -> dict[str, Any]:
+    steps = trainer.steps - start.done
+    sharded = trainer.tables.sharded
+    asked = {table: [each[table] for each in gather(trainer.asked)] for table in trainer.asked}
+    copies = sum(
+        copy_bytes(spec.rows, spec.dim, world) for name, spec in sharded.specs.items()
+        if sharded.sharding[name] == "data-parallel"
+    )  # fmt: skip
+    samples = float(trainer.samples[start.done :].sum())
+    return {
+        "ranks": world,
+        "steps": trainer.steps,
+        "resumed_at": start.done,
+        "seconds": seconds,
+        "samples_per_second": samples / seconds if seconds else 0.0,
+        "sharding": sharded.sharding,
+        "shards": {
+            table: [[place.rank, place.row, place.column, place.rows, place.columns] for place in places]
+            for table, places in sharded.places.items()
+        },
+        "bytes_sent_per_step": [each / max(1, steps) + copies for each in gather(trainer.traffic.sent)],
+        "rows_asked_per_step": {table: [n / max(1, steps) for n in each] for table, each in asked.items()},
+        "balance": {table: max(each) / (sum(each) / world) if sum(each) else 1.0 for table, each in asked.items()},
+        "remap_bytes": {table: rows.nbytes for table, rows in trainer.tables.rows.items()},
+        "rows_present": {table: float(rows.present().double().mean()) for table, rows in trainer.tables.rows.items()},
+        "budget_update_seconds": sum(trainer.update_seconds) / max(1, len(trainer.update_seconds)),
+        "loss": float(trainer.losses[-1] / trainer.samples[-1]),
+    }
+
+
+def _measure(trainer: Trainer, config: TrainConfig, rank: int, world: int) -> dict[str, Any]:
+    """Metrics on the split's validation users, or why there are none."""
+    if not (config.data / "split.json").exists():
+        return {"metrics": {}, "metrics_note": "the data is not a split, so there are no validation users"}
+    with agreed():
+        parts = config.data / "validation"
+        holdout = Holdout(read(parts / "history"), read(parts / "target"))
+        users, items = (read_table(config.data / "train" / f"{name}.parquet") for name in ("users", "items"))
+        trained = Interactions(sp.csr_array((users.num_rows, items.num_rows), dtype=np.float32), users, items)
+        rows = trained.user_rows(holdout.target.user_ids)
+    if (rows < 0).any():
+        note = "validation users are not trained on and would be folded in; use `recsparse evaluate` on the model"
+        return {"metrics": {}, "metrics_note": note}
+    tables = (USERS, ITEMS)
+    found = validate(trainer.tables, tables, trainer.contents, holdout, rows, config.metrics, rank=rank, world=world)
+    return {"metrics": found}
+
+
+def _write(output: Path, trainer: Trainer, summary: dict[str, Any]) -> None:
+    with atomic_file(output / LOSSES) as partial:
+        pq.write_table(pa.table({"loss": trainer.losses.numpy(), "samples": trainer.samples.numpy()}), partial)
+    with atomic_file(output / SUMMARY) as partial:
+        partial.write_text(json.dumps(summary, indent=1))
