@@ -14,6 +14,7 @@ import torch.distributed as dist
 
 from recsparse.distributed.checkpoint import Checkpoints, Position
 from recsparse.distributed.config import TrainConfig
+from recsparse.distributed.export import export
 from recsparse.distributed.process import agreed, check_equal, gather, joined, lost_rank_named
 from recsparse.distributed.streams import scan
 from recsparse.distributed.traffic import copy_bytes
@@ -42,30 +43,39 @@ def train(config: TrainConfig) -> dict[str, Any]:
         DataError: on all ranks together, if data, settings or a checkpoint of any rank cannot be used.
     """
     with joined(config.timeout, config.threads) as (rank, world), lost_rank_named():
-        with agreed():
-            data = _training_part(config.data)
-            digest = data_digest(data)
-        check_equal("configuration", config.digest())
-        check_equal("data set", digest)
-        if (done := _finished(config, digest)) is not None:
-            return done
-        contents = scan(data, rank, world)
-        with agreed():
-            trainer = Trainer.build(config, data, contents, rank, world)
-        identity = f"{config.identity()}-{digest}"
-        checkpoints = Checkpoints(config.output / "checkpoints", identity, config.keep)
-        latest = gather(None if (path := checkpoints.latest()) is None else path.name)[0]
-        position = Position(0, 0, 0)
-        if latest is not None:
-            position = trainer.resume(checkpoints, config.output / "checkpoints" / latest)
-        began = time.perf_counter()
-        trainer.run(checkpoints, position)
-        summary = _summary(trainer, position, time.perf_counter() - began, rank, world) | {"digest": identity}
-        summary |= _measure(trainer, config, rank, world)
-        if rank == 0:
-            _write(config.output, trainer, summary)
-        dist.barrier()
-        return summary
+        return train_here(config, rank, world)
+
+
+def train_here(config: TrainConfig, rank: int, world: int) -> dict[str, Any]:
+    """:func:`train` among ranks that have met already."""
+    with agreed():
+        data = _training_part(config.data)
+        digest = data_digest(data)
+    check_equal("configuration", config.digest())
+    check_equal("data set", digest)
+    identity = f"{config.identity()}-{digest}"
+    if (done := _finished(config, identity)) is not None:
+        return done
+    contents = scan(data, rank, world)
+    with agreed():
+        trainer = Trainer.build(config, data, contents, rank, world)
+    checkpoints = Checkpoints(config.output / "checkpoints", identity, config.keep)
+    latest = gather(None if (path := checkpoints.latest()) is None else path.name)[0]
+    position = Position(0, 0, 0)
+    if latest is not None:
+        position = trainer.resume(checkpoints, config.output / "checkpoints" / latest)
+    began = time.perf_counter()
+    trainer.run(checkpoints, position)
+    summary = _summary(trainer, position, time.perf_counter() - began, world) | {"digest": identity}
+    summary |= _measure(trainer, config, rank, world)
+    summary["packed"] = {
+        name: export(trainer.tables, name, config.output / name, value_type=config.value_type)
+        for name in (USERS, ITEMS)
+    }
+    if rank == 0:
+        _write(config.output, trainer, summary)
+    dist.barrier()
+    return summary
 
 
 def data_digest(directory: Path) -> str:
@@ -83,21 +93,21 @@ def _training_part(directory: Path) -> Path:
     return directory / "train" if (directory / "split.json").exists() else directory
 
 
-def _finished(config: TrainConfig, digest: str) -> dict[str, Any] | None:
+def _finished(config: TrainConfig, identity: str) -> dict[str, Any] | None:
     """What an earlier run of the same settings left, so that a restart after the end has nothing to do."""
     with agreed():
         file = config.output / SUMMARY
         if not file.exists():
             return None
         summary: dict[str, Any] = json.loads(file.read_text())
-        if summary["digest"] != f"{config.identity()}-{digest}":
+        if summary["digest"] != identity:
             raise ConfigError(
                 f"{config.output} holds a run of other settings or data; choose another output directory."
             )
         return summary
 
 
-def _summary(trainer: Trainer, start: Position, seconds: float, rank: int, world: int) -> dict[str, Any]:
+def _summary(trainer: Trainer, start: Position, seconds: float, world: int) -> dict[str, Any]:
     steps = trainer.steps - start.done
     sharded = trainer.tables.sharded
     asked = {table: [each[table] for each in gather(trainer.asked)] for table in trainer.asked}

@@ -63,16 +63,32 @@ def save_table(table: Table, path: str | Path, *, shard_bytes: int | None = None
             _write(table, partial)
         return
     with atomic_directory(Path(path), overwrite=overwrite) as directory:
-        n = len(table.shards)
-        files = [f"table-{number + 1:05}-of-{n:05}.safetensors" for number in range(n)]
-        for shard, file in zip(table.shards, files, strict=True):
-            _write(shard, directory / file)
-        ranges = [f"{a}-{b}" for a, b in pairwise(table.starts.tolist())]
-        metadata = {
-            "format": FORMAT, "format_version": FORMAT_VERSION, "shape": table.shape, "total_size": table.nbytes,
-        }  # fmt: skip
-        index = {"metadata": metadata, "weight_map": dict(zip(ranges, files, strict=True))}
-        (directory / INDEX).write_text(json.dumps(index, indent=2))
+        for number, shard in enumerate(table.shards):
+            _write(shard, directory / shard_name(number, len(table.shards)))
+        write_index(directory, table.starts.tolist(), table.shape[1], table.nbytes)
+
+
+def shard_name(number: int, n: int) -> str:
+    """The file of shard ``number`` (from 0) of ``n``."""
+    return f"table-{number + 1:05}-of-{n:05}.safetensors"
+
+
+def write_index(directory: Path, starts: list[int], dim: int, total_size: int) -> None:
+    """Say which rows are in which shard, so that the files there are one table, whoever wrote them.
+
+    Args:
+        directory: where the shards are, named by :func:`shard_name`.
+        starts: the first row of each shard, and R.
+        dim: D.
+        total_size: bytes of all shards' tensors.
+    """
+    ranges = [f"{a}-{b}" for a, b in pairwise(starts)]
+    files = [shard_name(number, len(ranges)) for number in range(len(ranges))]
+    metadata = {
+        "format": FORMAT, "format_version": FORMAT_VERSION, "shape": (starts[-1], dim), "total_size": total_size,
+    }  # fmt: skip
+    index = {"metadata": metadata, "weight_map": dict(zip(ranges, files, strict=True))}
+    (directory / INDEX).write_text(json.dumps(index, indent=2))
 
 
 def load_table(path: str | Path, *, rows: tuple[int, int] | None = None, verify: bool | None = None) -> Table:
