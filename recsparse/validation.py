@@ -28,21 +28,21 @@ def validate(model: type[Model], data: Any, where: str) -> Model:
         return model.model_validate(data)
     except ValidationError as error:
         # Where a value may be of several kinds, what is deepest belongs to the kind that was meant.
-        found = [(_keys(data, each["loc"], each["type"]), each) for each in error.errors(include_url=False)]
+        found = [(_keys(model, data, each["loc"]), each) for each in error.errors(include_url=False)]
         keys, first = max(found, key=lambda each: (len(each[0]), each[1]["type"] == "extra_forbidden"))
         more = len({place for place, _ in found if place != keys[: len(place)]})
         rest = f" ({more} more like it.)" if more else ""
         raise ConfigError(f"{where}: {_sentence(model, keys, first)}{rest}") from error
 
 
-def _keys(data: Any, place: Place, error: str) -> Place:
-    """The keys that were written on the way to ``place``, which also names the kinds that were tried."""
+def _keys(model: type[BaseModel], data: Any, place: Place) -> Place:
+    """The keys on the way to ``place`` that were written, or left out; it also names the kinds that were tried."""
     keys = []
     for number, part in enumerate(place):
         held = range(len(data)) if isinstance(data, list | tuple) else data if isinstance(data, dict) else ()
         if part in held:
             data = data[part]
-        elif error != "missing" or number < len(place) - 1:
+        elif not any(part in known.model_fields for known in _models_at(model, place[:number])):
             continue
         keys.append(part)
     return tuple(keys)

@@ -1,11 +1,12 @@
 """The command line: the only part of recsparse that prints."""
 
 import errno
+import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from itertools import takewhile
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -27,6 +28,7 @@ COMMANDS: dict[str, tuple[Callable[..., Any], ...]] = {
     ),
     "What is there": (models.inspect, results.compare),
 }  # fmt: skip
+NO_SPACE = os.strerror(errno.ENOSPC)
 INTERRUPTED = 130
 """The exit code Typer gives a command that Ctrl-C ended."""
 
@@ -82,21 +84,22 @@ def main() -> None:
         _fail(error.format_message() and f"{error.format_message().rstrip('.')}.{where}", error, code=2)
     except RecsparseError as error:
         _fail(str(error), error)
-    except OSError as error:
-        place = f" ({error.filename})" if error.filename else ""
-        advice = "; free some space and run the command again" if error.errno == errno.ENOSPC else ""
-        _fail(f"{error.strerror or error}{place}{advice}.", error)
     except Exception as error:  # the promise of one sentence holds for what we did not foresee, too
+        if NO_SPACE in str(error):  # safetensors, Arrow and DuckDB say so in errors of their own
+            _fail(f"{error}: free some space and run the command again.", error)
+        if isinstance(error, OSError):
+            _fail(f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}.", error)
         _fail(f"This is a defect of recsparse ({type(error).__name__}: {error}); --debug shows where.", error, code=70)
     if code == INTERRUPTED:
         err.print("Interrupted; nothing half written is left.")
     raise SystemExit(code)
 
 
-def _fail(message: str, error: BaseException, code: int = 1) -> None:
+def _fail(message: str, error: BaseException, code: int = 1) -> NoReturn:
     if "--debug" in takewhile(lambda word: word.startswith("-"), sys.argv[1:]):
         raise error
     if message:  # without one, the help was shown instead
         err.print("[bold red]Error:[/] ", end="")
-        err.print(" ".join(map(str.strip, message.splitlines())), markup=False, highlight=False)
+        sentence = " ".join(map(str.strip, message.splitlines()))
+        err.print(sentence if sentence.endswith((".", "?")) else f"{sentence}.", markup=False, highlight=False)
     raise SystemExit(code)

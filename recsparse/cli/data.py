@@ -91,11 +91,13 @@ def stats(
         return
     said = {"users": found.users, "items": found.items, "interactions": found.interactions, "density": found.density}
     answer(said | ({"plots": output} if output else {}), as_json, found.name)
-    percentiles = list(found.activity["percentiles"])
-    table = Table("interactions of", "mean", "Gini", *(f"{each} %" for each in percentiles), "top 1 % have")
-    for name, side in (("a user", found.activity), ("an item", found.popularity)):
-        figures = [f"{side['percentiles'][each]:,.0f}" for each in percentiles]
-        table.add_row(name, f"{side['mean']:,.1f}", f"{side['gini']:.3f}", *figures, f"{side['top']['1%']:.1%}")
+    table = Table("interactions of", "a user", "an item")
+    both = (found.activity, found.popularity)
+    table.add_row("mean", *(f"{side['mean']:,.1f}" for side in both))
+    for each in found.activity["percentiles"]:
+        table.add_row(f"{each} % have at most", *(f"{side['percentiles'][each]:,.0f}" for side in both))
+    table.add_row("the top 1 % have", *(f"{side['top']['1%']:.1%}" for side in both))
+    table.add_row("Gini coefficient", *(f"{side['gini']:.3f}" for side in both))
     out.print(table)
 
 

@@ -48,13 +48,13 @@ def compare(
     if as_json:
         answer({"differences": [each.to_dict() for each in found]}, as_json, "")
         return
-    table = Table(
-        "a", "b", "metric", "mean a", "mean b", "a - b", "95 %", "wins", "losses", "p (Holm)", box=SIMPLE_HEAD
-    )
+    table = Table(title=f"{found[0].metric}, {found[0].users:,} users", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("a, and b")
+    for name in ("mean", "a - b", "95 %", "wins", "p (Holm)"):
+        table.add_column(name, justify="right", no_wrap=True)
     for each in found:
         table.add_row(
-            Text(each.a), Text(each.b), each.metric, f"{each.mean_a:.4f}", f"{each.mean_b:.4f}",
-            f"{each.difference:+.4f}", f"{each.low:+.4f} to {each.high:+.4f}", f"{each.wins:,}", f"{each.losses:,}",
-            f"{each.p_holm:.2g}",
+            Text(f"{each.a}\n{each.b}"), f"{each.mean_a:.4f}\n{each.mean_b:.4f}", f"{each.difference:+.4f}",
+            f"{each.low:+.4f}\n{each.high:+.4f}", f"{each.wins:,}\n{each.losses:,}", f"{each.p_holm:.2g}",
         )  # fmt: skip
     out.print(table)
