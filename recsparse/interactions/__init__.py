@@ -10,6 +10,7 @@ from recsparse.interactions.published import mult_vae, predefined
 from recsparse.interactions.reading import row_groups, stream, to_arrow, to_torch
 from recsparse.interactions.source import Column, Features, Ratings, Source
 from recsparse.interactions.split import Holdout, Split, read_split, split, write_split
+from recsparse.interactions.split_stream import split_directory
 from recsparse.interactions.stats import Stats, describe, write_stats
 from recsparse.interactions.store import read, write
 from recsparse.interactions.synth import synthesise
@@ -40,6 +41,7 @@ __all__ = [
     "read_split",
     "row_groups",
     "split",
+    "split_directory",
     "stream",
     "synthesise",
     "to_arrow",

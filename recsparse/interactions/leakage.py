@@ -1,64 +1,87 @@
 """What a split lets through: unseen users and items, the future, pairs that are both given and asked for."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
-from recsparse.interactions.interactions import Interactions
-
-if TYPE_CHECKING:
-    from recsparse.interactions.split import Holdout
+from recsparse.interactions.protocols import TEST, TRAIN, VALIDATION, Block, Labels, history_of
 
 
-def inspect_split(train: Interactions, validation: "Holdout", test: "Holdout") -> dict[str, Any]:
-    """Count what training and each holdout hold, and what they share.
+class Leakage:
+    """Counts what training and each holdout hold and share, block of users by block of users.
 
     For each holdout: ``users``, ``history`` and ``target`` interactions; ``users_unseen`` (no training interaction);
     ``items`` asked for, ``items_unseen`` among them and ``target_unseen``, the target interactions with those;
-    ``repeated_pairs`` (in the target and also in training or history); and, with times, ``train_from_future``
-    (training interactions later than the earliest target) and ``history_from_future`` (history interactions later
-    than the same user's earliest target).
+    ``repeated_pairs`` (stored twice in the data, so that one may be given and the other asked for); and, with times,
+    ``train_from_future`` (training interactions later than the earliest target) and ``history_from_future`` (history
+    interactions later than the same user's earliest target).
     """
-    n_users, n_items = train.shape
-    counts = {"users": n_users, "items": n_items, "interactions": train.nnz}
-    seen = np.bincount(train.matrix.indices, minlength=n_items) > 0
-    return {
-        "train": counts | {"items_unseen": int(n_items - seen.sum())},
-        "validation": _inspect(train, validation, seen),
-        "test": _inspect(train, test, seen),
-    }
+
+    def __init__(self, n_items: int) -> None:
+        self.train = np.zeros(n_items, dtype=np.int64)
+        self.train_users = 0
+        self.repeated = 0
+        self.holdouts = {"validation": _Holdout(VALIDATION, n_items), "test": _Holdout(TEST, n_items)}
+
+    def add(self, block: Block, labels: Labels) -> None:
+        """Count one block."""
+        if not len(labels):
+            return
+        local = block.users - block.users[0]
+        trained = labels == TRAIN
+        has_train = np.bincount(local[trained], minlength=int(local[-1]) + 1) > 0
+        self.train += np.bincount(block.items[trained], minlength=len(self.train))
+        self.train_users += int(has_train.sum())
+        self.repeated += int(((np.diff(block.users) == 0) & (np.diff(block.items) == 0)).sum())
+        for holdout in self.holdouts.values():
+            holdout.add(block, labels, local, has_train)
+
+    @property
+    def earliest(self) -> dict[str, int]:
+        """The time of each holdout's earliest target."""
+        return {name: holdout.earliest for name, holdout in self.holdouts.items()}
+
+    def report(self, later: dict[str, int] | None) -> dict[str, Any]:
+        """Give the counts; ``later``: training interactions later than each holdout's earliest target."""
+        seen = self.train > 0
+        train = {"users": self.train_users, "items": len(seen), "interactions": int(self.train.sum())}
+        found: dict[str, Any] = {"train": train | {"items_unseen": int((~seen).sum())}}
+        for name, holdout in self.holdouts.items():
+            asked = holdout.target > 0
+            found[name] = {
+                "users": holdout.users,
+                "history": holdout.history,
+                "target": int(holdout.target.sum()),
+                "users_unseen": holdout.users_unseen,
+                "items": int(asked.sum()),
+                "items_unseen": int((asked & ~seen).sum()),
+                "target_unseen": int(holdout.target[~seen].sum()),
+                "repeated_pairs": self.repeated,
+            }
+            if later is not None:
+                found[name] |= {"train_from_future": later[name], "history_from_future": holdout.from_future}
+        return found
 
 
-def _inspect(train: Interactions, holdout: "Holdout", seen: Any) -> dict[str, int]:
-    history, target = holdout.history, holdout.target
-    rows = train.user_rows(target.user_ids)
-    asked = np.unique(target.matrix.indices)
-    both = _shared(target.matrix, history.matrix)
-    known = np.flatnonzero(rows >= 0)
-    both_train = _shared(target.matrix[known], train.matrix[rows[known]])
-    found = {
-        "users": target.shape[0],
-        "history": history.nnz,
-        "target": target.nnz,
-        "users_unseen": int((rows < 0).sum()),
-        "items": len(asked),
-        "items_unseen": int((~seen[asked]).sum()),
-        "target_unseen": int((~seen[target.matrix.indices]).sum()),
-        "repeated_pairs": max(both, both_train),
-    }
-    if train.times is not None and history.times is not None and target.times is not None:
-        earliest = np.minimum.reduceat(target.times, target.matrix.indptr[:-1])
-        own = np.repeat(earliest, np.diff(history.matrix.indptr))
-        found["train_from_future"] = int((train.times > earliest.min()).sum())
-        found["history_from_future"] = int((history.times > own).sum())
-    return found
+class _Holdout:
+    """The counts of one holdout."""
 
+    def __init__(self, label: int, n_items: int) -> None:
+        self.label = label
+        self.target = np.zeros(n_items, dtype=np.int64)
+        self.users = self.history = self.users_unseen = self.from_future = 0
+        self.earliest = int(np.iinfo(np.int64).max)
 
-def _shared(one: sp.csr_array, other: sp.csr_array) -> int:
-    """Count the places stored in both; a stored zero counts."""
-    patterns = [
-        sp.csr_array((np.ones(each.nnz, dtype=np.int8), each.indices, each.indptr), shape=each.shape)
-        for each in (one, other)
-    ]
-    return int(patterns[0].multiply(patterns[1]).nnz)
+    def add(self, block: Block, labels: Labels, local: Any, has_train: Any) -> None:
+        asked = labels == self.label
+        has_target = np.bincount(local[asked], minlength=len(has_train)) > 0
+        given = np.isin(labels, history_of(self.label)) & has_target[local]
+        self.target += np.bincount(block.items[asked], minlength=len(self.target))
+        self.users += int(has_target.sum())
+        self.users_unseen += int((has_target & ~has_train).sum())
+        self.history += int(given.sum())
+        if block.times is not None and asked.any():
+            first = np.full(len(has_train), np.iinfo(np.int64).max)
+            np.minimum.at(first, local[asked], block.times[asked])
+            self.from_future += int((block.times[given] > first[local[given]]).sum())
+            self.earliest = min(self.earliest, int(first.min()))

@@ -16,6 +16,17 @@ from recsparse.interactions.draws import draw
 
 TRAIN, VALIDATION, TEST, VALIDATION_HISTORY, TEST_HISTORY = range(5)
 Labels = npt.NDArray[np.int8]
+
+
+def history_of(target: int) -> tuple[int, ...]:
+    """Labels of what a model is given when it has to find ``VALIDATION`` or ``TEST``.
+
+    In the test, seen users' validation interactions are given as well: they must be neither recommended again nor
+    counted as wrong.
+    """
+    return (TRAIN, VALIDATION_HISTORY) if target == VALIDATION else (TRAIN, VALIDATION, TEST_HISTORY)
+
+
 Ints = npt.NDArray[np.int64]
 
 

@@ -13,18 +13,17 @@ import numpy.typing as npt
 from recsparse.errors import ConfigError, DataError, FormatError
 from recsparse.files import atomic_directory
 from recsparse.interactions.interactions import Interactions
-from recsparse.interactions.leakage import inspect_split
+from recsparse.interactions.leakage import Leakage
 from recsparse.interactions.protocols import (
     PROTOCOLS,
     TEST,
-    TEST_HISTORY,
     TRAIN,
     VALIDATION,
-    VALIDATION_HISTORY,
     Block,
     Labeller,
     Labels,
     Whole,
+    history_of,
 )
 from recsparse.interactions.store import fill, read
 
@@ -69,7 +68,7 @@ class Split:
         test: for the final figure. Where users are seen, their history has their validation interactions too, so
             that those are neither recommended again nor counted as wrong.
         about: protocol, options and seed.
-        report: what :func:`recsparse.interactions.leakage.inspect_split` found.
+        report: what :class:`recsparse.interactions.leakage.Leakage` counted.
     """
 
     train: Interactions
@@ -139,12 +138,25 @@ def assemble(interactions: Interactions, labels: Labels, about: dict[str, Any]) 
         DataError: the training data or a target would be empty.
     """
     train = _part(interactions, labels == TRAIN, _users_with(interactions, labels == TRAIN))
-    validation = _holdout(interactions, labels, VALIDATION, (TRAIN, VALIDATION_HISTORY))
-    test = _holdout(interactions, labels, TEST, (TRAIN, VALIDATION, TEST_HISTORY))
+    validation, test = _holdout(interactions, labels, VALIDATION), _holdout(interactions, labels, TEST)
     for name, part in (("training", train), ("validation", validation.target), ("test", test.target)):
-        if not part.nnz:
-            raise DataError(f"The {name} part would be empty ({about}); hold out more or less, or use more data.")
-    return Split(train, validation, test, about, inspect_split(train, validation, test))
+        refuse_empty(name, part.nnz, about)
+    leakage = Leakage(interactions.shape[1])
+    leakage.add(block_of(interactions), labels)
+    later = None
+    if train.times is not None:
+        later = {name: int((train.times > earliest).sum()) for name, earliest in leakage.earliest.items()}
+    return Split(train, validation, test, about, leakage.report(later))
+
+
+def refuse_empty(name: str, interactions: int, about: dict[str, Any]) -> None:
+    """Refuse a part without interactions.
+
+    Raises:
+        DataError: it has none.
+    """
+    if not interactions:
+        raise DataError(f"The {name} part would be empty ({about}); hold out more or less, or use more data.")
 
 
 def write_split(parts: Split, directory: Path, *, overwrite: bool = False) -> Path:
@@ -153,9 +165,14 @@ def write_split(parts: Split, directory: Path, *, overwrite: bool = False) -> Pa
     with atomic_directory(directory, overwrite=overwrite) as partial:
         for name, part in _datasets(parts):
             fill(part, partial / name, name=f"{directory.name}/{name}")
-        text = json.dumps({"format_version": SPLIT_VERSION, **parts.about, "report": parts.report}, indent=1)
-        (partial / "split.json").write_text(text + "\n", encoding="utf-8")
+        write_about(partial, parts.about, parts.report)
     return directory
+
+
+def write_about(directory: Path, about: dict[str, Any], report: dict[str, Any]) -> None:
+    """Write ``split.json``."""
+    text = json.dumps({"format_version": SPLIT_VERSION, **about, "report": report}, indent=1)
+    (directory / "split.json").write_text(text + "\n", encoding="utf-8")
 
 
 def read_split(directory: Path) -> Split:
@@ -222,7 +239,7 @@ def _part(interactions: Interactions, kept: npt.NDArray[np.bool_], users: npt.ND
     return interactions.select_entries(kept).select_users(users)
 
 
-def _holdout(interactions: Interactions, labels: Labels, target: int, history: tuple[int, ...]) -> Holdout:
+def _holdout(interactions: Interactions, labels: Labels, target: int) -> Holdout:
     found = labels == target
     users = _users_with(interactions, found)
-    return Holdout(_part(interactions, np.isin(labels, history), users), _part(interactions, found, users))
+    return Holdout(_part(interactions, np.isin(labels, history_of(target)), users), _part(interactions, found, users))

@@ -118,19 +118,63 @@ def write(
 def fill(interactions: Interactions, directory: Path, *, name: str, about: dict[str, Any] | None = None) -> None:
     """Write the files of a dataset into ``directory``, which its owner makes appear atomically."""
     matrix = interactions.matrix
-    (directory / "interactions").mkdir(parents=True)
-    write_table(interactions.users, directory / "users.parquet")
-    write_table(interactions.items, directory / "items.parquet")
-    indptr = matrix.indptr.astype(np.int64)
-    parts = []
-    for number, (first, last) in enumerate(cut(indptr, PART_ENTRIES)):
-        own = slice(indptr[first], indptr[last])
-        times = None if interactions.times is None else interactions.times[own]
-        file = directory / "interactions" / part_name(number)
-        parts.append(
-            write_part(file, first, indptr[first : last + 1], matrix.indices[own], matrix.data[own], times=times)
-        )
-    write_info(directory, name, interactions.shape, parts, times=interactions.times is not None, about=about or {})
+    writer = DatasetWriter(directory, interactions.times is not None)
+    writer.add(matrix.indptr.astype(np.int64), matrix.indices, matrix.data, interactions.times)
+    writer.close(interactions.users, interactions.items, name, about)
+
+
+class DatasetWriter:
+    """Writes a dataset of users that come piece by piece, a part at a time in memory.
+
+    Args:
+        directory: where the files go; its owner makes it appear atomically.
+        timed: whether there are times.
+    """
+
+    def __init__(self, directory: Path, timed: bool) -> None:
+        self.directory, self.timed = directory, timed
+        self.parts: list[dict[str, Any]] = []
+        self.users = 0
+        self._waiting: list[tuple[Any, ...]] = []
+        (directory / "interactions").mkdir(parents=True)
+
+    def add(self, indptr: Indptr, items: Any, values: Any, times: Any) -> None:
+        """Add users in CSR form; ``indptr`` starts at 0."""
+        self._waiting.append((np.diff(indptr), items, values, times))
+        if sum(len(piece[1]) for piece in self._waiting) > PART_ENTRIES:
+            self._flush(keep_last=True)
+
+    def close(self, users: pa.Table, items: pa.Table, name: str, about: dict[str, Any] | None = None) -> None:
+        """Write what is left, the users, the items and ``dataset.json``."""
+        self._flush(keep_last=False)
+        write_table(users, self.directory / "users.parquet")
+        write_table(items, self.directory / "items.parquet")
+        shape = (users.num_rows, items.num_rows)
+        write_info(self.directory, name, shape, self.parts, times=self.timed, about=about or {})
+
+    def _flush(self, *, keep_last: bool) -> None:
+        """Write whole parts; the last one, which more users may still join, only at the end."""
+        if not self._waiting:
+            return
+        counts, items, values = (_joined([piece[place] for piece in self._waiting]) for place in range(3))
+        times = _joined([piece[3] for piece in self._waiting]) if self.timed else None
+        indptr = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        ranges = list(cut(indptr, PART_ENTRIES))
+        self._waiting = []
+        for first, last in ranges:
+            own = slice(indptr[first], indptr[last])
+            mine = None if times is None else times[own]
+            if keep_last and last == len(counts):
+                self._waiting = [(counts[first:], items[own], values[own], mine)]
+                break
+            file = self.directory / "interactions" / part_name(len(self.parts))
+            part = write_part(file, self.users, indptr[first : last + 1], items[own], values[own], times=mine)
+            self.parts.append(part)
+            self.users += last - first
+
+
+def _joined(pieces: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 
 def write_info(

@@ -70,8 +70,8 @@ def synthesise(
         directory: where the files go; it appears whole.
         users: number of users.
         items: number of items; at least 24, the number of topics.
-        interactions: how many to aim at; no pair is written twice, so that fewer result, a tenth where users have many of
-            few items. `synth.json` says how many.
+        interactions: how many to aim at; no pair is written twice, so that fewer result, a tenth where users have many
+            of few items. ``synth.json`` says how many.
         seed: equal seeds give equal files.
         form: ``csv`` or ``parquet``.
         overwrite: replace an existing directory.

@@ -43,6 +43,7 @@ def test_both_engines_give_identical_directories(tmp_path: Path, monkeypatch: py
     assert tree(tmp_path / "spark") == duck
 
 
+@pytest.mark.slow
 def test_appending_and_bad_lines_on_spark(tmp_path: Path) -> None:
     lines = frame(200, 20, 30, seed=4)
     lines[:120].to_csv(tmp_path / "1.csv", index=False)

@@ -10,7 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsparse.errors import ConfigError, DataError, FormatError
-from recsparse.interactions import Holdout, Interactions, Split, mult_vae, predefined, read_split, split, write_split
+from recsparse.interactions import (
+    Holdout,
+    Interactions,
+    Split,
+    mult_vae,
+    predefined,
+    read_split,
+    split,
+    split_directory,
+    write,
+    write_split,
+)
 from recsparse.interactions.protocols import PROTOCOLS
 from tests.interactions.known import as_dict, frame, tree
 
@@ -257,6 +268,38 @@ def test_predefined_parts_join_by_id() -> None:
     parts = predefined(*pieces)
     assert [set(each) for each in targets(parts)] == [set(as_dict(each)) for each in pieces]
     assert as_dict(parts.test.target) == as_dict(pieces[2])
+
+
+@pytest.mark.parametrize("protocol", sorted(PROTOCOLS))
+def test_streaming_gives_the_same_bytes(
+    protocol: str, timed: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recsparse.interactions.store.PART_ENTRIES", 300)
+    monkeypatch.setattr("recsparse.interactions.store.GROUP_ENTRIES", 70)
+    monkeypatch.setattr("recsparse.interactions.split_stream.BINS", 7)
+    options = {"validation": 0.25, "test": 0.25} if protocol in {"random", "time"} else {}
+    write_split(split(timed, protocol, seed=3, **options), tmp_path / "memory" / "s")
+    write(timed, tmp_path / "d")
+    told: list[int] = []
+    split_directory(
+        tmp_path / "d",
+        tmp_path / "stream" / "s",
+        protocol,
+        seed=3,
+        progress=lambda *each: told.append(each[1]),
+        **options,
+    )
+    assert tree(tmp_path / "stream") == tree(tmp_path / "memory")
+    assert len(tree(tmp_path / "stream")) > 21  # more than one part in some
+    assert len(told) > 5
+    assert told[-1] == timed.nnz
+
+
+def test_a_failed_streamed_split_leaves_nothing(timed: Interactions, tmp_path: Path) -> None:
+    write(timed, tmp_path / "d")
+    with pytest.raises(DataError, match="part would be empty"):
+        split_directory(tmp_path / "d", tmp_path / "s", "leave-last", n=1000)
+    assert [file.name for file in tmp_path.iterdir()] == ["d"]
 
 
 @pytest.mark.parametrize("protocol", ["strong", "time", "cold-users"])
