@@ -2,6 +2,7 @@
 
 from recsparse.tables.choose import Choice, choose_layout, ideal_bytes, layout_sizes
 from recsparse.tables.convert import convert
+from recsparse.tables.exports import from_fbgemm, from_torch, to_fbgemm, to_scipy, to_torch
 from recsparse.tables.factored import FactoredTable
 from recsparse.tables.fallback import Features, GroupMean, HashBucket
 from recsparse.tables.inspect import inspect
@@ -26,6 +27,8 @@ __all__ = [
     "Table",
     "choose_layout",
     "convert",
+    "from_fbgemm",
+    "from_torch",
     "ideal_bytes",
     "inspect",
     "layout_sizes",
@@ -33,4 +36,7 @@ __all__ = [
     "pack",
     "quantise",
     "save_table",
+    "to_fbgemm",
+    "to_scipy",
+    "to_torch",
 ]

@@ -9,14 +9,14 @@ import numpy.typing as npt
 
 from recsparse.errors import FormatError
 from recsparse.kernels import gather
-from recsparse.kernels.decode import ONES, SLACK
+from recsparse.kernels.decode import ONES
 from recsparse.parallel import for_ranges
 from recsparse.tables.bits import BitRank, bit_buffer, frozen
 from recsparse.tables.fallback import FALLBACKS, Fallback, Ids
 from recsparse.tables.mask import Counts, Mask
 from recsparse.tables.supports import SUPPORTS, Bitmap, Full, Header, List, Support, Tensors, build_support
 from recsparse.tables.table import BLOCK_BYTES, Table
-from recsparse.tables.values import NO_BYTES, NO_FLOATS, Floats, Values, decode_all
+from recsparse.tables.values import NO_BYTES, NO_FLOATS, Floats, Values, decode_codes
 
 MANY = 1 << 15
 """Ids from which a lookup is worth the start of threads."""
@@ -154,9 +154,7 @@ class PackedTable(Table):
 
     def numbers(self) -> Floats:
         """The stored entries' values, row after row, float32; they go with :attr:`mask`."""
-        out = np.empty(self.values.n + SLACK, dtype=np.float32)
-        decode_all(self.values, out)
-        out = out[: self.values.n]
+        out = decode_codes(self.values)
         if len(self.values.row_scales):
             out *= np.repeat(self.values.scales, self.support.row_counts(self.stored_rows, self.shape[1]))
         elif len(self.values.column_scales):

@@ -211,25 +211,25 @@ def quantise(
     dense = to_float32(np.asarray(values))
     kept = np.ones(dense.shape, dtype=np.bool_) if mask is None else mask
     starts = np.concatenate([[0], np.cumsum(kept.sum(axis=1, dtype=np.int64))])
-    stored = encode(
+    rounded = encode(
         dense[kept], starts, lambda: np.nonzero(kept)[1], dense.shape[1], value_type=value_type, scales=scales
     )
     result = np.zeros_like(dense)
-    flat = np.empty(stored.n + kernels.SLACK, dtype=np.float32)
-    decode_all(stored, flat)
     factor = np.ones(1, dtype=np.float32)
-    if len(stored.row_scales):
-        factor = np.repeat(stored.scales, np.diff(starts))
-    elif len(stored.column_scales):
-        factor = stored.column_scales[np.nonzero(kept)[1]]
-    result[kept] = flat[: stored.n] * factor
+    if len(rounded.row_scales):
+        factor = np.repeat(rounded.scales, np.diff(starts))
+    elif len(rounded.column_scales):
+        factor = rounded.column_scales[np.nonzero(kept)[1]]
+    result[kept] = decode_codes(rounded) * factor
     return result
 
 
-def decode_all(stored: Values, out: Floats) -> None:
-    """The numbers before their scales, into ``out`` (n + SLACK,)."""
-    codes, kind, *_ = stored.kernel_arguments()
-    kernels.decode_flat(codes, kind, stored.n, out)
+def decode_codes(values: Values) -> Floats:
+    """The numbers before their scales, float32 (n,)."""
+    out = np.empty(values.n, dtype=np.float32)
+    codes, kind, *_ = values.kernel_arguments()
+    kernels.decode_flat(codes, kind, values.n, out)
+    return out
 
 
 def to_float32(values: npt.NDArray[Any]) -> Floats:
