@@ -1,0 +1,348 @@
+"""Stochastic gradient steps of matrix factorisation: score a group's items, weigh them by the loss, step their rows.
+
+A *group* is up to ``GROUP`` known items of one user. Its gradients are taken at the same user vector, so that scores do
+not wait for each other and the vector stays in cache; item rows step one after the other, the user's once, at the end.
+"""
+
+from typing import NamedTuple
+
+import numba as nb
+import numpy as np
+import numpy.typing as npt
+
+from recsparse.kernels.negatives import below, draw_rows, mix
+from recsparse.kernels.vector import float_of
+
+GROUP = 16
+"""Known items of one user that step together."""
+
+BLOCK = 8
+"""Groups drawn at a time: their item rows fit the first cache."""
+
+BATCH = 256
+"""Groups whose positives are each other's in-batch negatives; a multiple of BLOCK."""
+
+BPR, SOFTMAX, SQUARED = 0, 1, 2
+SGD, ADAGRAD, ADAM = 0, 1, 2
+
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+"""Adam's usual constants (Kingma and Ba 2015)."""
+
+Floats = npt.NDArray[np.float32]
+
+
+class Epoch(NamedTuple):
+    """One epoch's samples in the order of their steps: every known pair once, its negatives drawn as it goes.
+
+    Attributes:
+        users: (G,) int64, the user of each group.
+        ptr: (G + 1,) int64, where each group's positives start.
+        positives: (nnz,) int32.
+        pool: int32, where negatives are drawn from.
+        in_batch: draw from the positives of the ``BATCH`` groups around (aligned) instead of from ``pool``.
+        seed: uint64, other in every epoch.
+    """
+
+    users: npt.NDArray[np.int64]
+    ptr: npt.NDArray[np.int64]
+    positives: npt.NDArray[np.int32]
+    pool: npt.NDArray[np.int32]
+    in_batch: bool
+    seed: np.uint64
+
+
+class Settings(NamedTuple):
+    """What is minimised and how; the numbers are float32 so that the loops stay in single precision."""
+
+    loss: int
+    optimiser: int
+    rate: np.float32
+    reg: np.float32
+    negatives: int
+    negative_weight: np.float32
+
+
+class Side(NamedTuple):
+    """One table in training.
+
+    Attributes:
+        values: (R, D) float32.
+        first: (R, D) float32, Adagrad's sums of squares or Adam's means; (0, D) for SGD.
+        second: (R, D) float32, Adam's means of squares; (0, D) otherwise.
+        steps: (R,) int64, steps a row has had, for Adam; (0,) otherwise.
+        mask: (R, D) float32 of 0 and 1: entries that live; (0, D) where all do. Dead entries stay zero, state included.
+    """
+
+    values: Floats
+    first: Floats
+    second: Floats
+    steps: npt.NDArray[np.int64]
+    mask: Floats
+
+
+@nb.njit(nogil=True, cache=True)
+def arrange(order, user_of, start_of, stop_of, items, users, ptr, positives):  # type: ignore[no-untyped-def]
+    """Lay an epoch out: copy the groups' users and positives in their order."""
+    at = 0
+    for position in range(len(order)):
+        group = order[position]
+        users[position] = user_of[group]
+        ptr[position] = at
+        for entry in range(start_of[group], stop_of[group]):
+            positives[at] = items[entry]
+            at += 1
+    ptr[len(order)] = at
+
+
+@nb.njit(nogil=True, cache=True)
+def shuffle_within(ptr, items, seed):  # type: ignore[no-untyped-def]
+    """Shuffle each user's items in place (Fisher and Yates)."""
+    for user in range(len(ptr) - 1):
+        first = ptr[user]
+        for entry in range(ptr[user + 1] - 1, first, -1):
+            other = first + below(mix(seed + np.uint64(entry)), entry - first + 1)
+            items[entry], items[other] = items[other], items[entry]
+
+
+@nb.njit(nogil=True, cache=True, inline="always", fastmath=True)
+def exp(x):  # type: ignore[no-untyped-def]
+    """e^x in float32 within 4e-6 relative, x clipped to +-60; unlike libm's it vectorises."""
+    power = min(max(x, np.float32(-60)), np.float32(60)) * np.float32(1.4426950408889634)
+    whole = np.floor(power + np.float32(0.5))
+    rest = power - whole
+    value = np.float32(1.3333558e-3)
+    value = value * rest + np.float32(9.6181291e-3)
+    value = value * rest + np.float32(5.5504109e-2)
+    value = value * rest + np.float32(2.4022651e-1)
+    value = value * rest + np.float32(6.9314718e-1)
+    value = value * rest + np.float32(1)
+    return value * float_of((np.int32(whole) + np.int32(127)) << np.int32(23))
+
+
+@nb.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
+def step_pairs(start, stop, group_users, rows, ends, U, V, rate, reg, scores, pull):  # type: ignore[no-untyped-def]
+    """BPR with one negative by plain SGD on whole tables: what :func:`step_groups` does, in a third less time."""
+    dim = U.shape[1]
+    keep = np.float32(1) - rate * reg
+    begin = 0
+    for group in range(start, stop):
+        end = ends[group - start]
+        vector = U[group_users[group]]
+        for at in range(begin, end):
+            row = V[rows[at]]
+            score = np.float32(0)
+            for d in range(dim):
+                score += vector[d] * row[d]
+            scores[at - begin] = score
+        pairs = (end - begin) // 2
+        for pair in range(pairs):
+            weight = np.float32(1) / (np.float32(1) + exp(scores[2 * pair] - scores[2 * pair + 1]))
+            scores[2 * pair] = weight
+            scores[2 * pair + 1] = -weight
+        for at in range(begin, end):
+            row = V[rows[at]]
+            weight = scores[at - begin]
+            reach = rate * weight
+            for d in range(dim):
+                value = row[d]
+                pull[d] += weight * value
+                row[d] = keep * value + reach * vector[d]
+        keep_user = np.float32(1) - rate * reg * np.float32(pairs)
+        for d in range(dim):
+            vector[d] = keep_user * vector[d] + rate * pull[d]
+            pull[d] = 0
+        begin = end
+
+
+@nb.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
+def score_rows(users, user, table, rows, scores):  # type: ignore[no-untyped-def]
+    """Write the products of a user's vector and the table's ``rows``."""
+    vector = users[user]
+    for at in range(len(rows)):
+        row = table[rows[at]]
+        score = np.float32(0)
+        for d in range(len(vector)):
+            score += vector[d] * row[d]
+        scores[at] = score
+
+
+@nb.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
+def weigh_bpr(scores, n, run):  # type: ignore[no-untyped-def]
+    """Replace scores by minus the derivative of the sum over negatives of -log sigmoid(positive - negative).
+
+    Here and below, samples are runs of a positive's score and its negatives'.
+    """
+    for sample in range(n // run):
+        first = sample * run
+        pulls = np.float32(0)
+        for at in range(first + 1, first + run):
+            pull = np.float32(1) / (np.float32(1) + exp(scores[first] - scores[at]))
+            scores[at] = -pull
+            pulls += pull
+        scores[first] = pulls
+
+
+@nb.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
+def weigh_softmax(rows, scores, n, run, log_share):  # type: ignore[no-untyped-def]
+    """Replace scores by minus the derivative of -log softmax(score - log_share) at the positive."""
+    for sample in range(n // run):
+        first = sample * run
+        highest = np.float32(-1e30)
+        for at in range(first, first + run):
+            scores[at] -= log_share[rows[at]]
+            highest = max(highest, scores[at])
+        mass = np.float32(0)
+        for at in range(first, first + run):
+            scores[at] = exp(scores[at] - highest)
+            mass += scores[at]
+        for at in range(first, first + run):
+            scores[at] = -scores[at] / mass
+        scores[first] += np.float32(1)
+
+
+@nb.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
+def weigh_squared(scores, n, run, negative_weight):  # type: ignore[no-untyped-def]
+    """Replace scores by minus the derivative of (1 - positive)^2 / 2 + weight negative^2 / 2."""
+    for sample in range(n // run):
+        first = sample * run
+        scores[first] = np.float32(1) - scores[first]
+        for at in range(first + 1, first + run):
+            scores[at] *= -negative_weight
+
+
+@nb.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
+def pull_row(users, user, table, item, weight, reg, pull, slope):  # type: ignore[no-untyped-def]
+    """Write the gradient of one item's row, decay included; ``pull`` gathers the user's."""
+    vector = users[user]
+    row = table[item]
+    for d in range(len(vector)):
+        pull[d] += weight * row[d]
+        slope[d] = weight * vector[d] - reg * row[d]
+
+
+@nb.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
+def decay(users, user, reg, pull):  # type: ignore[no-untyped-def]
+    """Add the decay to the user's gradient."""
+    vector = users[user]
+    for d in range(len(vector)):
+        pull[d] -= reg * vector[d]
+
+
+@nb.njit(nogil=True, cache=True)
+def silence(mask, row, slope):  # type: ignore[no-untyped-def]
+    """Zero the gradient of dead entries, so that they and their optimiser state stay zero."""
+    for d in range(len(slope)):
+        slope[d] *= mask[row, d]
+
+
+@nb.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
+def step_sgd(values, row, slope, rate):  # type: ignore[no-untyped-def]
+    """Move a row along ``slope``, minus the loss's gradient."""
+    for d in range(len(slope)):
+        values[row, d] += rate * slope[d]
+
+
+@nb.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
+def step_adagrad(values, squares, row, slope, rate):  # type: ignore[no-untyped-def]
+    """The same, each entry divided by the root of its summed squares (Duchi et al. 2011)."""
+    for d in range(len(slope)):
+        square = squares[row, d] + slope[d] * slope[d]
+        squares[row, d] = square
+        values[row, d] += rate * slope[d] / (np.sqrt(square) + np.float32(EPSILON))
+
+
+@nb.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
+def step_adam(values, means, squares, steps, row, slope, rate):  # type: ignore[no-untyped-def]
+    """The same by Adam (Kingma and Ba 2015, algorithm 1), with the steps counted a row."""
+    one = np.float32(1)
+    steps[row] += 1
+    taken = np.float32(steps[row])
+    scale = one / (one - exp(taken * np.float32(np.log(BETA1))))
+    scale2 = one / (one - exp(taken * np.float32(np.log(BETA2))))
+    for d in range(len(slope)):
+        mean = np.float32(BETA1) * means[row, d] + np.float32(1 - BETA1) * slope[d]
+        square = np.float32(BETA2) * squares[row, d] + np.float32(1 - BETA2) * slope[d] * slope[d]
+        means[row, d] = mean
+        squares[row, d] = square
+        values[row, d] += rate * mean * scale / (np.sqrt(square * scale2) + np.float32(EPSILON))
+
+
+@nb.njit(nogil=True, cache=True, error_model="numpy")
+def step_groups(start, stop, group_users, rows, ends, users, items, settings, log_share, scores, pull, slope):  # type: ignore[no-untyped-def]
+    """Take the steps of groups [start, stop) for any loss, optimiser and masks."""
+    U, U1, U2, u_steps, u_mask = users
+    V, V1, V2, v_steps, v_mask = items
+    loss, optimiser, rate, reg, negatives, negative_weight = settings
+    begin = 0
+    for group in range(start, stop):
+        user = group_users[group]
+        own = rows[begin : ends[group - start]]
+        begin = ends[group - start]
+        score_rows(U, user, V, own, scores)
+        if loss == SOFTMAX:
+            weigh_softmax(own, scores, len(own), negatives + 1, log_share)
+        elif loss == SQUARED:
+            weigh_squared(scores, len(own), negatives + 1, negative_weight)
+        else:
+            weigh_bpr(scores, len(own), negatives + 1)
+        for at in range(len(own)):
+            pull_row(U, user, V, own[at], scores[at], reg, pull, slope)
+            if len(v_mask):
+                silence(v_mask, own[at], slope)
+            if optimiser == SGD:
+                step_sgd(V, own[at], slope, rate)
+            elif optimiser == ADAGRAD:
+                step_adagrad(V, V1, own[at], slope, rate)
+            else:
+                step_adam(V, V1, V2, v_steps, own[at], slope, rate)
+        decay(U, user, reg * np.float32(len(own) // (negatives + 1)), pull)
+        if len(u_mask):
+            silence(u_mask, user, pull)
+        if optimiser == SGD:
+            step_sgd(U, user, pull, rate)
+        elif optimiser == ADAGRAD:
+            step_adagrad(U, U1, user, pull, rate)
+        else:
+            step_adam(U, U1, U2, u_steps, user, pull, rate)
+        for d in range(len(pull)):
+            pull[d] = 0
+
+
+@nb.njit(nogil=True, cache=True, error_model="numpy")
+def train_groups(start, stop, epoch, known, users, items, settings, log_share):  # type: ignore[no-untyped-def]
+    """Draw and take the steps of groups [start, stop); give the number of samples trained on.
+
+    The two halves are functions of their own because LLVM optimises each a third better than both together.
+    """
+    dim = users.values.shape[1]
+    run = settings.negatives + 1
+    rows = np.empty(BLOCK * GROUP * run, dtype=np.int64)
+    ends = np.empty(BLOCK, dtype=np.int64)
+    scores = np.empty(GROUP * run, dtype=np.float32)
+    pull = np.zeros(dim, dtype=np.float32)
+    slope = np.empty(dim, dtype=np.float32)
+    plain = settings.loss == BPR and run == 2 and settings.optimiser == SGD
+    plain = plain and not len(users.mask) and not len(items.mask)
+    pool = epoch.positives if epoch.in_batch else epoch.pool
+    first = 0
+    size = len(pool)
+    samples = 0
+    for block in range(start, stop, BLOCK):
+        end = min(block + BLOCK, stop)
+        if epoch.in_batch:
+            head = block // BATCH * BATCH
+            first = epoch.ptr[head]
+            size = epoch.ptr[min(head + BATCH, len(epoch.users))] - first
+        draw_rows(
+            block, end, epoch.users, epoch.ptr, epoch.positives, known, pool, first, size, settings.negatives,
+            epoch.seed, rows, ends, items.values,
+        )  # fmt: skip
+        samples += ends[end - block - 1] // run
+        if plain:
+            step_pairs(
+                block, end, epoch.users, rows, ends, users.values, items.values, settings.rate, settings.reg, scores,
+                pull,
+            )  # fmt: skip
+        else:
+            step_groups(block, end, epoch.users, rows, ends, users, items, settings, log_share, scores, pull, slope)
+    return samples

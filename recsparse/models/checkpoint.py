@@ -1,0 +1,52 @@
+"""One file a training run: what it needs to go on after a kill as if nothing had happened."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from recsparse.errors import ConfigError, FormatError
+from recsparse.files import atomic_file
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def training_digest(params: dict[str, Any], matrix: sp.csr_array) -> str:
+    """Identify a run by its settings and data: SHA-256 of both."""
+    digest = hashlib.sha256(json.dumps(params, sort_keys=True, default=str).encode())
+    for part in (matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64), matrix.data):
+        digest.update(np.ascontiguousarray(part).tobytes())
+    return digest.hexdigest()
+
+
+def write_checkpoint(path: Path, arrays: Arrays, progress: dict[str, Any], digest: str) -> None:
+    """Replace the checkpoint at ``path``, whole or not at all."""
+    with atomic_file(path) as partial:
+        save_file(arrays, partial, metadata={"progress": json.dumps(progress), "digest": digest})
+
+
+def read_checkpoint(path: Path, digest: str) -> tuple[Arrays, dict[str, Any]] | None:
+    """Read what :func:`write_checkpoint` wrote; None where there is nothing yet.
+
+    Raises:
+        FormatError: the file is damaged.
+        ConfigError: it belongs to other settings or other data.
+    """
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        progress: dict[str, Any] = json.loads(metadata["progress"])
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise FormatError(f"The checkpoint {path} is damaged ({error!r}); delete it to start again.") from error
+    if metadata["digest"] != digest:
+        raise ConfigError(f"The checkpoint {path} is of other settings or other data; delete it or name another.")
+    return arrays, progress

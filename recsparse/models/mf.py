@@ -1,0 +1,306 @@
+"""Matrix factorisation by stochastic gradient descent: BPR, sampled softmax or a weighted squared loss."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from recsparse.errors import ConfigError, DataError, FormatError
+from recsparse.interactions.interactions import Interactions, Rows
+from recsparse.interactions.split import Holdout
+from recsparse.kernels.sgd import Settings, Side
+from recsparse.models.checkpoint import read_checkpoint, training_digest, write_checkpoint
+from recsparse.models.factors import FactorModel
+from recsparse.models.least_squares import ImplicitLoss
+from recsparse.models.sgd_state import (
+    LOSSES,
+    NEGATIVES,
+    OPTIMISERS,
+    Sampler,
+    confine,
+    new_side,
+    pack_side,
+    run_epoch,
+    unpack_side,
+)
+from recsparse.sparsity import Evidence, Recipe
+from recsparse.sparsity.pruner import Pruner
+from recsparse.tables import Mask, choose_layout, pack
+
+USER_TABLE = "user_table.safetensors"
+
+Floats = npt.NDArray[np.float32]
+OnEpoch = Callable[[int, float | None], None]
+"""Called after each epoch with its number from 1 and the validation metric, None where there is no validation."""
+
+
+class MF(FactorModel):
+    """User and item vectors learned from known pairs and sampled unknown ones; ``score = u·v``.
+
+    For a known pair (u, i) and negatives j, never items the user has:
+
+    - ``bpr``: ``Σ_j -log σ(u·v_i - u·v_j)`` (Rendle et al. 2009, BPR-Opt)
+    - ``softmax``: ``-log softmax`` at i over i and the j of ``u·v - log q``, with q the probability of a draw, so that
+      popular negatives are not punished for being drawn often (Jean et al. 2015, eq. 8)
+    - ``squared``: ``½ (1 - u·v_i)² + ½ negative_weight Σ_j (u·v_j)²``
+
+    plus ``½ reg ||row||²`` for each row of each sample. An epoch visits each known pair once, in groups of 16 pairs of
+    one user whose gradients are taken at the same user vector. With one thread the result is the same byte for byte;
+    with several it is not (lock-free). Users of the training data keep their learned vector, others are folded in by
+    least squares on the item table.
+
+    Args:
+        dim: columns, D.
+        loss: see above.
+        negatives: drawn "uniform" over items, by "popularity", or "in-batch" (positives of 256 groups together).
+        n_negatives: for each known pair.
+        negative_weight: of the squared loss.
+        optimiser: "sgd", "adagrad" or "adam"; state is a value (two for Adam) an entry.
+        learning_rate: of the optimiser.
+        reg: decay of the rows a sample touches.
+        epochs: at most.
+        patience: with validation, stop after so many epochs without a better metric; None never stops.
+        metric: of validation.
+        recipe: how the item table becomes sparse; dead entries and their optimiser state are zero.
+        value_type: how the item table's values are stored.
+        fold_in_alpha0: weight of unobserved pairs when a new user is folded in.
+        fold_in_reg: ridge of that fold-in.
+        init_std: standard deviation of the initial entries times sqrt(dim).
+        random_state: seed.
+        n_jobs: threads; None and -1 mean all cores.
+
+    Attributes:
+        item_table_: V, packed.
+        user_table_: U, (U, D) float32.
+        epochs_: epochs trained; with validation ``best_epoch_`` is the one kept and ``validation_`` all metrics.
+
+    Cost of an epoch: O(nnz (1 + n_negatives) D).
+
+    Example:
+        >>> model = MF(dim=4, epochs=200, n_jobs=1).fit(sp.csr_array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1]]))
+        >>> model.recommend([0], k=1, exclude_seen=False)["item_id"].isin([0, 1]).all()
+        np.True_
+    """
+
+    kind = "mf"
+
+    user_table_: Floats
+    epochs_: int
+    best_epoch_: int
+    validation_: list[float]
+
+    def __init__(
+        self,
+        dim: int = 64,
+        *,
+        loss: Literal["bpr", "softmax", "squared"] = "bpr",
+        negatives: Literal["uniform", "popularity", "in-batch"] = "uniform",
+        n_negatives: int = 1,
+        negative_weight: float = 1.0,
+        optimiser: Literal["sgd", "adagrad", "adam"] = "sgd",
+        learning_rate: float = 0.05,
+        reg: float = 0.01,
+        epochs: int = 100,
+        patience: int | None = 5,
+        metric: str = "ndcg@20",
+        recipe: Recipe | dict[str, Any] | None = None,
+        value_type: str = "fp32",
+        fold_in_alpha0: float = 0.1,
+        fold_in_reg: float = 1.0,
+        init_std: float = 0.1,
+        random_state: int = 0,
+        n_jobs: int | None = None,
+    ) -> None:
+        self.dim = dim
+        self.loss = loss
+        self.negatives = negatives
+        self.n_negatives = n_negatives
+        self.negative_weight = negative_weight
+        self.optimiser = optimiser
+        self.learning_rate = learning_rate
+        self.reg = reg
+        self.epochs = epochs
+        self.patience = patience
+        self.metric = metric
+        self.recipe = recipe
+        self.value_type = value_type
+        self.fold_in_alpha0 = fold_in_alpha0
+        self.fold_in_reg = fold_in_reg
+        self.init_std = init_std
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+
+    def fit(
+        self,
+        interactions: Interactions | sp.csr_array,
+        *,
+        validation: Holdout | None = None,
+        checkpoint: str | Path | None = None,
+        on_epoch: OnEpoch | None = None,
+    ) -> Self:
+        """Learn.
+
+        Args:
+            interactions: the training data.
+            validation: stop by its metric, and keep the best epoch.
+            checkpoint: a file written after each epoch and gone on from if it is there; with one thread the result of
+                a killed and resumed run equals an uninterrupted one's.
+            on_epoch: called with each epoch's number and metric.
+
+        Raises:
+            DataError: the values became infinite or NaN. The model keeps the last good epoch and works.
+            ConfigError: an impossible setting.
+        """
+        self._validation, self._on_epoch = validation, on_epoch
+        self._checkpoint = None if checkpoint is None else Path(checkpoint)
+        try:
+            return super().fit(interactions)
+        finally:
+            del self._validation, self._checkpoint, self._on_epoch
+
+    def _fit(self, interactions: Interactions) -> None:
+        self._check()
+        matrix = interactions.matrix
+        sampler = Sampler.of(matrix, self.negatives, self.random_state)
+        settings = Settings(
+            LOSSES[self.loss], OPTIMISERS[self.optimiser], np.float32(self.learning_rate), np.float32(self.reg),
+            self.n_negatives, np.float32(self.negative_weight),
+        )  # fmt: skip
+        rng = np.random.default_rng(self.random_state)
+        std = self.init_std / np.sqrt(self.dim)
+        users, items = (new_side(n, self.dim, settings.optimiser, std, rng) for n in matrix.shape)
+        pruner = None if self.recipe is None else Pruner(Recipe.parse(self.recipe), self._size_of)
+        self.epochs_, self.best_epoch_, self.validation_ = 0, 0, []
+        digest = training_digest(self.get_params(), matrix)
+        if self._checkpoint is not None and (found := read_checkpoint(self._checkpoint, digest)):
+            arrays, progress = found
+            users, items = unpack_side("users", arrays), unpack_side("items", arrays)
+            self._keep(arrays["best.users"], arrays["best.items"], None, progress["best"])
+            self.epochs_, self.validation_ = progress["epochs"], progress["validation"]
+        while self.epochs_ < self.epochs and not self._is_stale():
+            last = users.values.copy(), items.values.copy()
+            run_epoch(sampler, self.epochs_, users, items, settings, self.n_jobs)
+            if not (np.isfinite(users.values).all() and np.isfinite(items.values).all()):
+                if self._validation is None or self.best_epoch_ == 0:
+                    self._keep(*last, None if pruner is None else pruner.kept, self.epochs_)
+                raise DataError(
+                    f"MF diverged in epoch {self.epochs_ + 1} (loss {self.loss}, optimiser {self.optimiser}, "
+                    f"learning_rate {self.learning_rate}, reg {self.reg}); the model keeps epoch {self.best_epoch_}. "
+                    "Lower learning_rate."
+                )
+            self.epochs_ += 1
+            if pruner is not None:
+                items = self._prune(pruner, sampler, users, items)
+            self._judge(users, items, pruner)
+            if self._checkpoint is not None:
+                arrays = pack_side("users", users) | pack_side("items", items)
+                arrays |= {"best.users": self.user_table_, "best.items": self.item_table_.to_dense()}
+                progress = {"epochs": self.epochs_, "validation": self.validation_, "best": self.best_epoch_}
+                write_checkpoint(self._checkpoint, arrays, progress, digest)
+
+    def _judge(self, users: Side, items: Side, pruner: Pruner | None) -> None:
+        """Keep this epoch unless an earlier one was better on validation; a recipe always ends with its last."""
+        kept = None if pruner is None else pruner.kept
+        metric: float | None = None
+        best = (self.user_table_, self.item_table_, self.best_epoch_) if self.best_epoch_ else None
+        if self._validation is not None or self._checkpoint is not None or self.epochs_ == self.epochs:
+            self._keep(users.values, items.values, kept, self.epochs_)
+        if self._validation is not None:
+            from recsparse.evaluation import per_user, rank_targets  # noqa: PLC0415 (evaluation needs models)
+
+            ranking = rank_targets(self, self._validation.history, self._validation.target, n_jobs=self.n_jobs)
+            metric = float(np.nanmean(per_user(ranking, self.metric)))
+            if best is not None and pruner is None and metric <= self.validation_[best[2] - 1]:
+                self.user_table_, self.item_table_, self.best_epoch_ = best
+            self.validation_.append(metric)
+        if self._on_epoch is not None:
+            self._on_epoch(self.epochs_, metric)
+
+    def _is_stale(self) -> bool:
+        if self._validation is None or self.patience is None or self.recipe is not None:
+            return False
+        return self.epochs_ - self.best_epoch_ >= self.patience
+
+    def _keep(self, users: Floats, items: Floats, kept: npt.NDArray[np.bool_] | None, epoch: int) -> None:
+        self.user_table_ = np.ascontiguousarray(users).copy()
+        self.item_table_ = pack(items, kept, value_type=self.value_type)
+        self.best_epoch_ = epoch
+
+    def _prune(self, pruner: Pruner, sampler: Sampler, users: Side, items: Side) -> Side:
+        """Let the recipe choose entries, and confine the items and their optimiser state to them."""
+
+        def gradients() -> Floats:
+            return bpr_gradient(self.history_, users.values, items.values, sampler, self.epochs_)
+
+        def curvature() -> Floats:
+            raise ConfigError("MF has no least-squares curvature; use another criterion than loss-increase.")
+
+        evidence = Evidence(items.values, self.popularity_, gradients, curvature)
+        values = pruner.step(evidence, self.epochs_ / self.epochs)
+        if values is not None:
+            items.values[:] = values
+            items = confine(items, pruner.support)
+        return items
+
+    def _size_of(self, kept: npt.NDArray[np.bool_]) -> int:
+        return choose_layout(Mask.from_dense(kept), value_type=self.value_type).nbytes
+
+    def _represent(self, rows: Rows, histories: sp.csr_array) -> Floats:
+        queries = self.user_table_[np.maximum(rows, 0)]
+        strangers = np.flatnonzero(rows < 0)
+        if len(strangers):
+            queries[strangers] = self._fold_in(sp.csr_array(histories[strangers]))
+        return queries
+
+    def _fold_in(self, histories: sp.csr_array) -> Floats:
+        known = sp.csr_array((np.ones_like(histories.data), histories.indices, histories.indptr), histories.shape)
+        loss = ImplicitLoss(self.fold_in_alpha0, self.fold_in_reg, 0.0, self.n_jobs)
+        return loss.solve(known, self.item_table_.to_dense())
+
+    def _save_state(self, directory: Path) -> None:
+        super()._save_state(directory)
+        save_file({"users": self.user_table_}, directory / USER_TABLE)
+
+    def _load_state(self, directory: Path) -> None:
+        super()._load_state(directory)
+        try:
+            self.user_table_ = load_file(directory / USER_TABLE)["users"]
+        except (OSError, SafetensorError, KeyError) as error:
+            raise FormatError(f"{directory / USER_TABLE} is damaged ({error!r}); save the model again.") from error
+
+    def _check(self) -> None:
+        for name, allowed in (("loss", LOSSES), ("optimiser", OPTIMISERS), ("negatives", NEGATIVES)):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}.")
+        for name in ("dim", "n_negatives", "epochs"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be at least 1.")
+        for name in ("learning_rate", "init_std", "fold_in_reg"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be above 0.")
+        for name in ("reg", "negative_weight", "fold_in_alpha0"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be at least 0.")
+        if self.recipe is not None and self._checkpoint is not None:
+            raise ConfigError("A checkpoint does not hold a recipe's progress yet; leave out checkpoint or recipe.")
+
+
+def bpr_gradient(matrix: sp.csr_array, users: Floats, items: Floats, sampler: Sampler, epoch: int) -> Floats:
+    """The derivative of the BPR loss by the item table, (I, D), over all known pairs with one uniform negative each."""
+    n_items = matrix.shape[1]
+    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    others = np.random.default_rng([sampler.seed, epoch, 1]).integers(0, n_items, matrix.nnz)
+    weights = np.empty(matrix.nnz, dtype=np.float32)
+    for start in range(0, matrix.nnz, 1 << 18):
+        part = slice(start, start + (1 << 18))
+        gap = np.einsum("nd,nd->n", users[rows[part]], items[matrix.indices[part]] - items[others[part]])
+        weights[part] = 1 / (1 + np.exp(gap))
+    pulls = sp.csr_array((weights, (matrix.indices, rows)), shape=matrix.shape[::-1])
+    pushes = sp.csr_array((weights, (others, rows)), shape=matrix.shape[::-1])
+    gradient: Floats = np.asarray((pushes - pulls) @ users, dtype=np.float32)
+    return gradient

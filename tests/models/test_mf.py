@@ -1,0 +1,294 @@
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from sklearn.base import clone
+
+from recsparse.errors import ConfigError, DataError, FormatError
+from recsparse.interactions.interactions import Interactions
+from recsparse.interactions.split import Holdout
+from recsparse.kernels import sgd as kernels
+from recsparse.kernels.negatives import known_items
+from recsparse.models import MF
+from recsparse.models.sgd_state import Sampler
+from tests.models.contract import ModelContract
+from tests.models.known import checkerboard, checkerboard_matrix
+
+
+class TestBPR(ModelContract):
+    model = MF(dim=8, epochs=300, learning_rate=0.1, n_jobs=1)
+
+
+class TestSoftmaxWithAdagrad(ModelContract):
+    model = MF(dim=8, loss="softmax", negatives="popularity", n_negatives=4, optimiser="adagrad", epochs=150, n_jobs=1)
+
+
+class TestSquaredWithAdam(ModelContract):
+    model = MF(
+        dim=8, loss="squared", negatives="in-batch", n_negatives=3, optimiser="adam", learning_rate=0.01, epochs=150,
+        n_jobs=1,
+    )  # fmt: skip
+
+
+def blocks(n_users: int = 200, n_items: int = 60, rng_seed: int = 0) -> sp.csr_array:
+    """Users of three tastes, 12 of their 20 items each, and some noise."""
+    rng = np.random.default_rng(rng_seed)
+    taste = rng.integers(0, 3, n_users)
+    inside = rng.random((n_users, n_items)) < 0.6
+    outside = rng.random((n_users, n_items)) < 0.03
+    own = taste[:, None] == np.arange(n_items)[None, :] // 20
+    return sp.csr_array(np.where(own, inside, outside).astype(np.float32))
+
+
+def holdout() -> tuple[Interactions, Holdout]:
+    full = Interactions.from_csr(blocks())
+    keep = np.random.default_rng(1).random(full.nnz) < 0.8
+    return full.select_entries(keep), Holdout(full.select_entries(keep), full.select_entries(~keep))
+
+
+@pytest.mark.parametrize("negatives", ["uniform", "popularity", "in-batch"])
+def test_no_negative_is_a_known_positive(negatives: str) -> None:
+    X = blocks()
+    sampler = Sampler.of(X, negatives, 0)
+    epoch = sampler.epoch(0)
+    n = len(epoch.users)
+    table = np.zeros((X.shape[1], 16), dtype=np.float32)
+    pool = epoch.positives if epoch.in_batch else epoch.pool
+    rows = np.empty(X.nnz * 4, dtype=np.int64)
+    ends = np.empty(n, dtype=np.int64)
+    kernels.draw_rows(0, n, epoch.users, epoch.ptr, epoch.positives, sampler.known, pool, 0, len(pool), 3, epoch.seed,
+                      rows, ends, table)  # fmt: skip
+    samples = rows[: ends[-1]].reshape(-1, 4)
+    users = np.repeat(epoch.users, np.diff(np.concatenate([[0], ends])) // 4)
+    dense = X.toarray()
+    assert len(samples) > 0.99 * X.nnz
+    assert (dense[users[:, None], samples[:, 1:]] == 0).all()
+    assert (dense[users, samples[:, 0]] == 1).all()
+
+
+def test_an_epoch_is_every_known_pair_once() -> None:
+    X = blocks()
+    epoch = Sampler.of(X, "uniform", 3).epoch(5)
+    pairs = np.repeat(epoch.users, np.diff(epoch.ptr)) * X.shape[1] + epoch.positives
+    users, items = X.nonzero()
+    assert sorted(pairs) == sorted(users * X.shape[1] + items)
+
+
+def test_popular_items_are_drawn_in_proportion() -> None:
+    counts = np.array([300, 100, 50, 0])
+    X = np.zeros((500, 4), dtype=np.float32)
+    for item, count in enumerate(counts):
+        X[:count, item] = 1
+    X[450:, 3] = 1
+    X = sp.csr_array(X)
+    sampler = Sampler.of(X, "popularity", 0)
+    epoch = sampler.epoch(0)
+    n = len(epoch.users)
+    rows, ends = np.empty(X.nnz * 65, dtype=np.int64), np.empty(n, dtype=np.int64)
+    kernels.draw_rows(0, n, epoch.users, epoch.ptr, epoch.positives, sampler.known, epoch.pool, 0, len(epoch.pool), 64,
+                      epoch.seed, rows, ends, np.zeros((4, 16), dtype=np.float32))  # fmt: skip
+    users = np.repeat(epoch.users, np.diff(np.concatenate([[0], ends])) // 65)
+    drawn = rows[: ends[-1]].reshape(-1, 65)[users >= 450][:, 1:]
+    share = np.bincount(drawn.ravel(), minlength=4)[:3] / drawn.size
+    np.testing.assert_allclose(share, counts[:3] / 450, atol=0.03)
+
+
+@pytest.mark.parametrize("n_items", [5, 63, 2000])
+def test_the_filter_is_exact(n_items: int) -> None:
+    X = sp.csr_array(sp.random_array((50, n_items), density=0.1, rng=np.random.default_rng(n_items)))
+    X.sort_indices()
+    known = known_items(X.indptr, X.indices, n_items)
+    dense = X.toarray() != 0
+    for user in range(50):
+        start, low, end = known.filter_ptr[user], known.ptr[user], known.ptr[user + 1]
+        size = known.filter_ptr[user + 1] - start
+        got = [
+            bool(_is_known(item, known.items, low, end, known.bits, start, size, n_items)) for item in range(n_items)
+        ]
+        assert got == dense[user].tolist()
+
+
+def _is_known(*arguments: object) -> bool:
+    from recsparse.kernels.negatives import is_known
+
+    with np.errstate(over="ignore"):
+        return is_known.py_func(*arguments)
+
+
+@pytest.mark.parametrize("loss", ["bpr", "softmax", "squared"])
+@pytest.mark.parametrize("negatives", [1, 3])
+def test_a_step_follows_the_gradient_of_the_loss(loss: str, negatives: int) -> None:
+    rng = np.random.default_rng(0)
+    u, V = rng.standard_normal(16), rng.standard_normal((negatives + 1, 16))
+    log_share = np.log(rng.dirichlet(np.ones(negatives + 1)))
+    weight, reg, rate = 0.3, 0.1, 1e-3
+
+    def objective(u: np.ndarray, V: np.ndarray) -> float:
+        s = V @ u
+        if loss == "bpr":
+            value = np.log1p(np.exp(s[1:] - s[0])).sum()
+        elif loss == "softmax":
+            z = s - log_share
+            value = np.log(np.exp(z - z.max()).sum()) + z.max() - z[0]
+        else:
+            value = 0.5 * (1 - s[0]) ** 2 + 0.5 * weight * (s[1:] ** 2).sum()
+        return value + 0.5 * reg * (u @ u + (V * V).sum())
+
+    def slope(x: np.ndarray, f: object) -> np.ndarray:
+        out = np.empty_like(x)
+        for at in np.ndindex(x.shape):
+            for sign in (1, -1):
+                y = x.copy()
+                y[at] += sign * 1e-5
+                out[at] = f(y) if sign > 0 else (out[at] - f(y)) / 2e-5  # type: ignore[operator]
+        return out
+
+    du, dV = slope(u, lambda x: objective(x, V)), slope(V, lambda x: objective(u, x))
+    empty, steps = np.zeros((0, 16), dtype=np.float32), np.zeros(0, dtype=np.int64)
+    users = kernels.Side(u[None].astype(np.float32), empty, empty, steps, empty)
+    items = kernels.Side(V.astype(np.float32), empty, empty, steps, empty)
+    code = {"bpr": kernels.BPR, "softmax": kernels.SOFTMAX, "squared": kernels.SQUARED}[loss]
+    settings = kernels.Settings(code, kernels.SGD, np.float32(rate), np.float32(reg), negatives, np.float32(weight))
+    rows, ends = np.arange(negatives + 1), np.array([negatives + 1])
+    scratch = [np.zeros(n, dtype=np.float32) for n in (negatives + 1, 16, 16)]
+    kernels.step_groups(0, 1, np.zeros(1, dtype=np.int64), rows, ends, users, items, settings,
+                        log_share.astype(np.float32), *scratch)  # fmt: skip
+    np.testing.assert_allclose((users.values[0] - u) / -rate, du, atol=5e-3)
+    np.testing.assert_allclose((items.values - V) / -rate, dV, atol=5e-3)
+
+
+def test_the_quick_path_takes_the_steps_of_the_general_one() -> None:
+    rng = np.random.default_rng(0)
+    X = blocks()
+    sampler = Sampler.of(X, "uniform", 0)
+    epoch = sampler.epoch(0)
+    n = kernels.BLOCK
+    start = [rng.standard_normal((rows, 16)).astype(np.float32) for rows in X.shape]
+    results = []
+    for general in (False, True):
+        U, V = (table.copy() for table in start)
+        rows, ends = np.empty(2 * 16 * n, dtype=np.int64), np.empty(n, dtype=np.int64)
+        kernels.draw_rows(0, n, epoch.users, epoch.ptr, epoch.positives, sampler.known, epoch.pool, 0, len(epoch.pool),
+                          1, epoch.seed, rows, ends, V)  # fmt: skip
+        empty, steps = np.zeros((0, 16), dtype=np.float32), np.zeros(0, dtype=np.int64)
+        scores, pull, slope = (np.zeros(size, dtype=np.float32) for size in (32, 16, 16))
+        rate, reg = np.float32(0.05), np.float32(0.01)
+        if general:
+            settings = kernels.Settings(kernels.BPR, kernels.SGD, rate, reg, 1, np.float32(1))
+            sides = [kernels.Side(table, empty, empty, steps, empty) for table in (U, V)]
+            kernels.step_groups(0, n, epoch.users, rows, ends, *sides, settings, np.zeros(60, dtype=np.float32),
+                                scores, pull, slope)  # fmt: skip
+        else:
+            kernels.step_pairs(0, n, epoch.users, rows, ends, U, V, rate, reg, scores, pull)
+        results.append((U, V))
+    for quick, general in zip(*results, strict=True):
+        np.testing.assert_allclose(quick, general, atol=1e-5)
+
+
+def test_exp_is_within_its_stated_error() -> None:
+    x = np.linspace(-50, 50, 20_001).astype(np.float32)
+    scores = np.stack([np.zeros_like(x), x], axis=1).ravel()
+    kernels.weigh_bpr(scores, len(scores), 2)
+    np.testing.assert_allclose(scores[::2], 1 / (1 + np.exp(-x.astype(np.float64))), rtol=1e-5, atol=1e-20)
+
+
+def test_one_thread_gives_the_same_bytes() -> None:
+    model = MF(dim=16, epochs=3, n_jobs=1, random_state=7)
+    first, second = clone(model).fit(blocks()), clone(model).fit(blocks())
+    np.testing.assert_array_equal(first.user_table_, second.user_table_)
+    np.testing.assert_array_equal(first.item_table_.to_dense(), second.item_table_.to_dense())
+    other = clone(model).set_params(random_state=8).fit(blocks())
+    assert (first.user_table_ != other.user_table_).any()
+
+
+def test_threads_learn_as_well() -> None:
+    train, held = holdout()
+    one = MF(dim=16, epochs=30, n_jobs=1, patience=None).fit(train, validation=held)
+    two = MF(dim=16, epochs=30, n_jobs=2, patience=None).fit(train, validation=held)
+    assert abs(max(one.validation_) - max(two.validation_)) < 0.05
+
+
+def test_validation_keeps_the_best_epoch_and_stops() -> None:
+    train, held = holdout()
+    model = MF(dim=16, epochs=400, patience=3, learning_rate=0.2, reg=0.0, n_jobs=1).fit(train, validation=held)
+    best = int(np.argmax(model.validation_)) + 1
+    assert model.best_epoch_ == best
+    assert model.epochs_ == best + 3 < 400
+    again = MF(dim=16, epochs=best, learning_rate=0.2, reg=0.0, n_jobs=1).fit(train)
+    np.testing.assert_array_equal(model.user_table_, again.user_table_)
+
+
+def test_divergence_names_the_epoch_and_keeps_the_last_good_state() -> None:
+    model = MF(dim=16, loss="squared", learning_rate=50.0, epochs=50, n_jobs=1)
+    with pytest.raises(DataError, match=r"diverged in epoch \d+ .*learning_rate 50"):
+        model.fit(blocks())
+    assert np.isfinite(model.item_table_.to_dense()).all()
+    assert len(model.recommend([0], k=3)) == 3
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adagrad", "adam"])
+def test_dead_entries_stay_zero_and_the_budget_is_met(optimiser: str) -> None:
+    recipe = {"density": 0.25, "schedule": {"kind": "gradual", "start": 0.1, "end": 0.6}}
+    train, held = holdout()
+    rate = 0.02 if optimiser == "adam" else 0.1
+    model = MF(dim=16, epochs=60, optimiser=optimiser, learning_rate=rate, recipe=recipe, n_jobs=1)
+    model.fit(train, validation=held)
+    values = model.item_table_.to_dense()
+    assert np.count_nonzero(values) <= round(0.25 * values.size)
+    assert np.count_nonzero(values) > 0.2 * values.size
+    assert model.validation_[-1] > 0.4
+
+
+def _train(path: str) -> None:
+    MF(dim=16, epochs=40, optimiser="adam", learning_rate=0.01, n_jobs=1).fit(
+        blocks(), checkpoint=path, on_epoch=lambda epoch, metric: time.sleep(0.02)
+    )
+
+
+def test_killed_and_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    child = multiprocessing.get_context("spawn").Process(target=_train, args=(str(path),))
+    child.start()
+    while not path.exists():
+        time.sleep(0.01)
+    time.sleep(0.1)
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+    model = MF(dim=16, epochs=40, optimiser="adam", learning_rate=0.01, n_jobs=1)
+    epochs: list[int] = []
+    resumed = clone(model).fit(blocks(), checkpoint=path, on_epoch=lambda epoch, metric: epochs.append(epoch))
+    assert 1 < epochs[0] <= 40
+    whole = clone(model).fit(blocks())
+    np.testing.assert_array_equal(resumed.user_table_, whole.user_table_)
+    np.testing.assert_array_equal(resumed.item_table_.to_dense(), whole.item_table_.to_dense())
+
+
+def test_checkpoint_of_other_settings_or_damaged_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    MF(dim=16, epochs=1, n_jobs=1).fit(blocks(), checkpoint=path)
+    with pytest.raises(ConfigError, match="other settings"):
+        MF(dim=16, epochs=2, n_jobs=1).fit(blocks(), checkpoint=path)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(FormatError, match="damaged"):
+        MF(dim=16, epochs=1, n_jobs=1).fit(blocks(), checkpoint=path)
+
+
+def test_a_user_with_everything_is_left_out_of_training() -> None:
+    X = checkerboard_matrix().toarray()
+    X[0] = 1
+    model = MF(dim=8, epochs=3, n_jobs=1).fit(sp.csr_array(X))
+    assert np.isfinite(model.user_table_).all()
+
+
+@pytest.mark.parametrize(
+    "setting", [{"loss": "mse"}, {"negatives": "all"}, {"optimiser": "lion"}, {"dim": 0}, {"epochs": 0},
+                {"learning_rate": 0.0}, {"reg": -1.0}, {"n_negatives": 0}],
+)  # fmt: skip
+def test_impossible_settings_are_refused(setting: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=f"{next(iter(setting))} is"):
+        MF(**setting).fit(checkerboard())  # type: ignore[arg-type]
