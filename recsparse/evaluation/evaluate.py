@@ -22,6 +22,7 @@ from recsparse.evaluation.ranking import Ranking, rank_targets
 from recsparse.files import atomic_file
 from recsparse.interactions.interactions import ITEM, USER, Interactions
 from recsparse.interactions.split import Holdout
+from recsparse.kernels.metrics import shared_entries
 from recsparse.models.base import Recommender
 
 FORMAT_VERSION = 1
@@ -209,7 +210,7 @@ def split_digest(holdout: Holdout) -> str:
         for ids in (part.user_ids, part.item_ids):
             digest.update(_bytes(ids))
         digest.update(part.matrix.indptr.astype(np.int64).tobytes())
-        digest.update(part.matrix.indices.astype(np.int64).tobytes())
+        digest.update(np.ascontiguousarray(part.matrix.indices, dtype=np.int32).data)
     return digest.hexdigest()
 
 
@@ -222,14 +223,13 @@ def check_not_fitted_on(model: Recommender, holdout: Holdout) -> None:
     target = holdout.target.with_items(model.items_)
     trained = Interactions(model.history_, model.users_, model.items_)
     rows = trained.user_rows(target.user_ids)
-    known = np.flatnonzero(rows >= 0)
-    if len(known) == 0:
-        return
-    overlap = (model.history_[rows[known]] != 0).multiply(target.matrix[known] != 0)
-    if overlap.nnz:
-        user = target.user_ids[known[int(np.flatnonzero(np.diff(overlap.tocsr().indptr))[0])]]
+    shared = np.empty(len(rows), dtype=np.int64)
+    history, asked = model.history_.sorted_indices(), target.matrix.sorted_indices()
+    shared_entries(history.indptr, history.indices, rows, asked.indptr, asked.indices, shared)
+    if shared.any():
+        user = target.user_ids[int(np.flatnonzero(shared)[0])]
         raise DataError(
-            f"The model was fitted on {overlap.nnz} of these targets (first: user {user!r}), so it would be asked for "
+            f"The model was fitted on {shared.sum()} of these targets (first: user {user!r}), so it would be asked for "
             "what it was told; fit it on the split's training part."
         )
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,7 @@ import scipy.sparse as sp
 
 from recsparse.errors import DataError
 from recsparse.interactions.interactions import Interactions
-from recsparse.kernels.metrics import target_ranks
+from recsparse.kernels.metrics import NAN_SCORE, SEEN_TARGET, target_ranks
 from recsparse.kernels.topk import top_k
 from recsparse.models.base import Recommender, Scores
 from recsparse.parallel import for_ranges
@@ -42,17 +43,17 @@ class Ranking:
         """Users, those without a target included."""
         return len(self.candidates)
 
-    @property
+    @cached_property
     def targets(self) -> npt.NDArray[np.int64]:
         """(U,) int64, the number of targets of each user."""
         return np.diff(self.indptr)
 
-    @property
+    @cached_property
     def users(self) -> npt.NDArray[np.int64]:
         """(nnz,) int64, the user of each entry."""
         return np.repeat(np.arange(self.n_users), self.targets)
 
-    @property
+    @cached_property
     def position(self) -> npt.NDArray[np.int64]:
         """(nnz,) int64, from 1: the how-manieth of its user's targets an entry is."""
         return np.arange(1, len(self.ranks) + 1) - self.indptr[:-1].repeat(self.targets)
@@ -152,14 +153,12 @@ def rank_targets(
             "evaluate it on the split it was trained for."
         )
     target_matrix = _sorted(target_known.matrix if among is None else _columns(target_known, among))
-    _check_disjoint(seen_matrix, target_matrix, target)
-    n_items = target_matrix.shape[1]
-    ranks = np.empty(target_matrix.nnz, dtype=np.int64)
-    bad = np.zeros(target_matrix.shape[0], dtype=np.bool_)
+    n_users, n_items = target_matrix.shape
+    items, ranks = np.empty(target_matrix.nnz, dtype=np.int32), np.empty(target_matrix.nnz, dtype=np.int64)
+    wrong = np.zeros(n_users, dtype=np.int8)
     for first, last, scores in score_blocks(model, history, fold_in=fold_in, block_bytes=block_bytes):
         if scores.shape != (last - first, n_items):
             raise DataError(f"The model scored {scores.shape}; {(last - first, n_items)} users x items were asked for.")
-        block_bad = bad[first:last]
         # Below every finite score, and no target is there.
         ranked = scores if among is None else np.where(among, scores, -np.inf)
         work = partial(
@@ -169,20 +168,16 @@ def rank_targets(
             seen_matrix.indices,
             target_matrix.indptr[first : last + 1],
             target_matrix.indices,
+            items,
             ranks,
-            block_bad,
+            wrong[first:last],
         )
-        for_ranges(work, last - first, step=64, n_jobs=n_jobs)
-        if block_bad.any():
-            user = first + int(np.flatnonzero(block_bad)[0])
-            raise DataError(
-                f"The model gives NaN scores for user {target.user_ids[user]!r}; its training has probably diverged."
-            )
-    order = np.lexsort((ranks, np.repeat(np.arange(len(bad)), np.diff(target_matrix.indptr))))
+        for_ranges(work, last - first, step=256, n_jobs=n_jobs)
+        _check_rows(wrong[first:last], target.user_ids[first:last])
     return Ranking(
         indptr=target_matrix.indptr,
-        ranks=ranks[order],
-        items=target_matrix.indices[order].astype(np.int32),
+        ranks=ranks,
+        items=items,
         candidates=_candidates(seen_matrix, among),
         n_items=n_items,
     )
@@ -200,8 +195,9 @@ def _candidates(seen: sp.csr_array, among: npt.NDArray[np.bool_] | None) -> npt.
 
 
 def _sorted(matrix: sp.csr_array) -> sp.csr_array:
-    parts = (matrix.data, matrix.indices, matrix.indptr.astype(np.int64))
-    return sp.csr_array(parts, shape=matrix.shape).sorted_indices()
+    """Items ascending within a user, ``indptr`` int64 whatever SciPy chose."""
+    found = matrix if matrix.has_sorted_indices else matrix.sorted_indices()
+    return sp.csr_array((found.data, found.indices, found.indptr.astype(np.int64)), shape=found.shape)
 
 
 def _check_users(first: Interactions, second: Interactions) -> None:
@@ -212,16 +208,14 @@ def _check_users(first: Interactions, second: Interactions) -> None:
         )
 
 
-def _check_disjoint(seen: sp.csr_array, target: sp.csr_array, named: Interactions) -> None:
-    n_items = seen.shape[1]
-    seen_keys, target_keys = (
-        np.repeat(np.arange(matrix.shape[0], dtype=np.int64) * n_items, np.diff(matrix.indptr)) + matrix.indices
-        for matrix in (seen, target)
-    )
-    both = np.intersect1d(seen_keys, target_keys, assume_unique=True)
-    if len(both):
-        user = int(both[0]) // n_items
-        raise DataError(
-            f"{len(both)} targets were seen already (first: user {named.user_ids[user]!r}), so they could never be "
-            "recommended; split the data again so that history and target share nothing."
-        )
+def _check_rows(wrong: npt.NDArray[np.int8], user_ids: npt.NDArray[Any]) -> None:
+    for code, says in (
+        (NAN_SCORE, "The model gives NaN scores for user {!r}; its training has probably diverged."),
+        (
+            SEEN_TARGET,
+            "A target of user {!r} was seen already, so it could never be recommended; split the data again so that "
+            "history and target share nothing.",
+        ),
+    ):
+        if (wrong == code).any():
+            raise DataError(says.format(user_ids[int(np.flatnonzero(wrong == code)[0])]))

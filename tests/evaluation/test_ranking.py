@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from recsparse.errors import DataError
 from recsparse.evaluation import rank_targets
 from recsparse.interactions.interactions import Interactions
-from recsparse.kernels.metrics import target_ranks
+from recsparse.kernels.metrics import NAN_SCORE, SEEN_TARGET, target_ranks
 from recsparse.models.popularity import Popularity
 
 
@@ -16,6 +16,16 @@ def ranks_by_sorting(scores, seen, targets):
     """Independent: sort the unseen items of one user by (-score, item), as a person would."""
     order = sorted((item for item in range(len(scores)) if item not in seen), key=lambda item: (-scores[item], item))
     return [order.index(item) + 1 for item in targets]
+
+
+def ranked(scores, seen, targets):
+    items, ranks = np.zeros(len(targets), dtype=np.int32), np.zeros(len(targets), dtype=np.int64)
+    wrong = np.zeros(1, dtype=np.int8)
+    target_ranks(
+        scores, np.array([0, len(seen)]), np.array(seen, dtype=np.int32), np.array([0, len(targets)]),
+        np.array(targets, dtype=np.int32), items, ranks, wrong, 0, 1,
+    )  # fmt: skip
+    return items, ranks, wrong[0]
 
 
 @settings(max_examples=60, deadline=None)
@@ -26,30 +36,28 @@ def test_kernel_ranks_as_sorting_does_ties_included(data):
     kinds = data.draw(st.lists(st.sampled_from(["seen", "target", "other"]), min_size=n_items, max_size=n_items))
     seen = [item for item, kind in enumerate(kinds) if kind == "seen"]
     targets = [item for item, kind in enumerate(kinds) if kind == "target"]
-    ranks, bad = np.zeros(len(targets), dtype=np.int64), np.zeros(1, dtype=np.bool_)
-    target_ranks(
-        np.array([scores], dtype=np.float32), np.array([0, len(seen)]), np.array(seen, dtype=np.int32),
-        np.array([0, len(targets)]), np.array(targets, dtype=np.int32), ranks, bad, 0, 1,
-    )  # fmt: skip
-    assert ranks.tolist() == ranks_by_sorting(scores, set(seen), targets)
-    assert not bad[0]
+    items, ranks, wrong = ranked(np.array([scores], dtype=np.float32), seen, targets)
+    expected = ranks_by_sorting(scores, set(seen), targets)
+    assert ranks.tolist() == sorted(expected)
+    assert dict(zip(items.tolist(), ranks.tolist(), strict=True)) == dict(zip(targets, expected, strict=True))
+    assert not wrong
 
 
 def test_kernel_counts_exactly_in_a_catalogue_of_many_chunks():
     scores = np.random.default_rng(0).permutation(20_000).astype(np.float32)[None]
-    targets = np.array([0, 4095, 4096, 19_999], dtype=np.int32)
-    ranks, bad = np.zeros(4, dtype=np.int64), np.zeros(1, dtype=np.bool_)
-    target_ranks(scores, np.array([0, 0]), np.zeros(0, np.int32), np.array([0, 4]), targets, ranks, bad, 0, 1)
-    assert ranks.tolist() == (20_000 - scores[0, targets]).astype(int).tolist()
+    targets = [0, 4095, 4096, 19_999]
+    items, ranks, _ = ranked(scores, [], targets)
+    assert ranks.tolist() == sorted((20_000 - scores[0, targets]).astype(int).tolist())
+    assert ranks.tolist() == (20_000 - scores[0, items]).astype(int).tolist()
 
 
-def test_infinite_scores_rank_like_any_other():
+def test_infinite_scores_rank_like_any_other_and_nan_is_reported():
     scores = np.array([[-np.inf, np.inf, 0, -np.inf]], dtype=np.float32)
-    ranks, bad = np.zeros(2, dtype=np.int64), np.zeros(1, dtype=np.bool_)
-    target_ranks(
-        scores, np.array([0, 0]), np.zeros(0, np.int32), np.array([0, 2]), np.array([1, 3], np.int32), ranks, bad, 0, 1
-    )
-    assert ranks.tolist() == [1, 4]
+    assert ranked(scores, [], [1, 3])[1].tolist() == [1, 4]
+    assert ranked(scores, [0], [3])[1].tolist() == [3]
+    assert ranked(scores, [3], [3])[2] == SEEN_TARGET
+    scores[0, 2] = np.nan
+    assert ranked(scores, [2], [3])[2] == NAN_SCORE
 
 
 @pytest.mark.parametrize("levels", [None, 3])
@@ -90,7 +98,7 @@ def test_restrict_keeps_the_ranks(random_case):
 def test_targets_already_seen_are_refused(by_table, holdout_of):
     model = by_table(np.eye(3)).fit(sp.csr_array(np.ones((1, 3))))
     holdout = holdout_of([[1, 0, 0], [0, 1, 0]], [[0, 1, 0], [0, 1, 0]])
-    with pytest.raises(DataError, match=r"1 targets were seen already.*'held-1'"):
+    with pytest.raises(DataError, match="A target of user 'held-1' was seen already"):
         rank_targets(model, holdout.history, holdout.target)
 
 
