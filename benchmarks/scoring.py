@@ -36,8 +36,10 @@ from recsparse.scoring.approximate import ApproximateItems
 from recsparse.tables import pack
 
 THREADS, DIM = 2, 64
-MOST = 8192
+MOST = {"ml-1m": 6040, "gowalla": 4096}
 """Users that are scored, of those there are."""
+
+Record = Callable[[str, dict[str, Any]], None]
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -58,7 +60,7 @@ def gowalla(folder: Path) -> sp.csr_array:
     return matrix
 
 
-DATA: dict[str, Callable[[Path], sp.csr_array]] = {"ml-1m": ml_1m, "gowalla": gowalla}
+DATA: dict[str, Callable[[Path], sp.csr_array]] = {"gowalla": gowalla, "ml-1m": ml_1m}
 
 
 def best_of(contenders: dict[str, Callable[[], Any]], rounds: int) -> dict[str, tuple[float, float]]:
@@ -164,9 +166,8 @@ def contenders(Q: np.ndarray, V: np.ndarray, seen: sp.csr_array, k: int) -> dict
     }
 
 
-def speed(folder: Path) -> dict[str, Any]:
+def speed(folder: Path, record: Record) -> None:
     faiss.omp_set_num_threads(THREADS)
-    figures: dict[str, Any] = {}
     for data, load in DATA.items():
         seen = load(folder)
         model = IALS(DIM, epochs=5).fit(Interactions.from_csr(seen))
@@ -174,20 +175,18 @@ def speed(folder: Path) -> dict[str, Any]:
         rng = np.random.default_rng(0)
         random = tuple(rng.standard_normal((n, DIM)).astype(np.float32) for n in seen.shape)
         for kind, (queries, V) in {"trained": trained, "random": random}.items():
-            Q = queries[:MOST]
+            Q = queries[: MOST[data]]
             for k in (20, 100):
-                seconds = best_of(contenders(Q, V, seen[:MOST], k), 5 if data == "ml-1m" else 2)
-                figures[f"{data} {kind} top-{k}"] = compare(seconds, Q, V)
-                print(data, kind, k, json.dumps(figures[f"{data} {kind} top-{k}"]), flush=True)
+                seconds = best_of(contenders(Q, V, seen[: MOST[data]], k), 5 if data == "ml-1m" else 3)
+                record(f"{data} {kind} top-{k}", compare(seconds, Q, V))
         with tempfile.TemporaryDirectory() as aside:
             model.save(Path(aside) / "model")
             summary = recommend_to_parquet(Path(aside) / "model", Path(aside) / "warm-up", Job(k=20))
             summary = recommend_to_parquet(model, Path(aside) / "out", Job(k=20))
-            figures[f"{data} to Parquet, folded in, top-20"] = {
-                "users/s": round(summary.users / summary.seconds), "bytes": summary.bytes,
-            }  # fmt: skip
-            print(data, figures[f"{data} to Parquet, folded in, top-20"], flush=True)
-    return figures
+            record(
+                f"{data} to Parquet, folded in, top-20",
+                {"users/s": round(summary.users / summary.seconds), "bytes": summary.bytes},
+            )
 
 
 def strongest(V: np.ndarray, kept: int) -> np.ndarray:
@@ -197,10 +196,9 @@ def strongest(V: np.ndarray, kept: int) -> np.ndarray:
     return mask
 
 
-def packed(_folder: Path) -> dict[str, Any]:
+def packed(_folder: Path, record: Record) -> None:
     """Batch and single-user time of packed tables against the dense fp32 one, 40,981 items."""
     rng = np.random.default_rng(0)
-    figures = {}
     for dim in (64, 128):
         V = rng.standard_normal((40_981, dim)).astype(np.float32)
         Q = rng.standard_normal((4096, dim)).astype(np.float32)
@@ -219,19 +217,19 @@ def packed(_folder: Path) -> dict[str, Any]:
             }
             seconds = best_of(runs, rounds)
             for name, (wall, used) in seconds.items():
-                figures[f"dim {dim}, {case}, {name}"] = {
-                    "bytes of dense fp32": round(tables[name].nbytes / V.nbytes, 4),
-                    "time of dense fp32": round(wall / seconds["dense fp32"][0], 3),
-                    "the same, processor time": round(used / max(seconds["dense fp32"][1], 1e-9), 3),
-                    "ms": round(wall * 1e3, 2),
-                }
-                print(dim, case, name, figures[f"dim {dim}, {case}, {name}"], flush=True)
-    return figures
+                record(
+                    f"dim {dim}, {case}, {name}",
+                    {
+                        "bytes of dense fp32": round(tables[name].nbytes / V.nbytes, 4),
+                        "time of dense fp32": round(wall / seconds["dense fp32"][0], 3),
+                        "the same, processor time": round(used / max(seconds["dense fp32"][1], 1e-9), 3),
+                        "ms": round(wall * 1e3, 2),
+                    },
+                )
 
 
-def latency(folder: Path) -> dict[str, Any]:
+def latency(folder: Path, record: Record) -> None:
     """One user at a time, from a history to a table of 20 items: fold-in, exact top-K, ids."""
-    figures = {}
     for data, load in DATA.items():
         interactions = Interactions.from_csr(load(folder))
         for value_type in ("fp32", "int8"):
@@ -243,9 +241,7 @@ def latency(folder: Path) -> dict[str, Any]:
                 scorer.top_k(history, 20)
                 spent.append(time.perf_counter() - began)
             p50, p99 = np.quantile(spent[20:], [0.5, 0.99]) * 1e3
-            figures[f"{data} {value_type}"] = {"p50 ms": round(p50, 3), "p99 ms": round(p99, 3)}
-            print(data, value_type, figures[f"{data} {value_type}"], flush=True)
-    return figures
+            record(f"{data} {value_type}", {"p50 ms": round(p50, 3), "p99 ms": round(p99, 3)})
 
 
 MILLION = """
@@ -261,7 +257,7 @@ print(json.dumps(summary))
 """
 
 
-def million(_folder: Path) -> dict[str, Any]:
+def million(_folder: Path, record: Record) -> None:
     """1 M users x 50,000 items from a dataset directory to Parquet, in a process of its own with a limit of 2 GiB."""
     rng = np.random.default_rng(0)
     n_users, n_items, each = 1_000_000, 50_000, 20
@@ -280,13 +276,11 @@ def million(_folder: Path) -> dict[str, Any]:
         done = subprocess.run(command, check=True, capture_output=True, text=True)
     summary: dict[str, Any] = json.loads(done.stdout)
     summary["users/s"] = round(summary["scored"] / summary["seconds"])
-    print(summary, flush=True)
-    return summary
+    record("1,000,000 users x 50,000 items, limit 2 GiB", summary)
 
 
-def approximate(folder: Path) -> dict[str, Any]:
+def approximate(folder: Path, record: Record) -> None:
     """Recall and rate of the graph index against exact, on trained Gowalla factors and on a million random rows."""
-    figures = {}
     seen = gowalla(folder)
     model = IALS(DIM, epochs=3).fit(Interactions.from_csr(seen))
     rng = np.random.default_rng(0)
@@ -310,16 +304,17 @@ def approximate(folder: Path) -> dict[str, Any]:
             "approximate": lambda index=index, Q=Q: index.top_k(Q, 20, n_jobs=THREADS),
         }
         seconds = best_of(runs, 2)
-        figures[name] = {
-            "build seconds": round(built, 1),
-            "recall@20": round(index.recall(Q, 20), 4),
-            "users/s": {run: round(len(Q) / wall) for run, (wall, _) in seconds.items()},
-        }
-        print(name, figures[name], flush=True)
-    return figures
+        record(
+            name,
+            {
+                "build seconds": round(built, 1),
+                "recall@20": round(index.recall(Q, 20), 4),
+                "users/s": {run: round(len(Q) / wall) for run, (wall, _) in seconds.items()},
+            },
+        )
 
 
-SECTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {
+SECTIONS: dict[str, Callable[[Path, Record], None]] = {
     "speed": speed, "packed": packed, "latency": latency, "million": million, "approximate": approximate,
 }  # fmt: skip
 
@@ -339,12 +334,20 @@ def machine() -> dict[str, Any]:
 def main() -> None:
     folder = Path(os.environ.get("RECSPARSE_DATA", ""))
     torch.set_num_threads(THREADS)
+    RESULTS.mkdir(exist_ok=True)
     for section in sys.argv[1:] or SECTIONS:
-        about = machine()
-        figures = SECTIONS[section](folder)
-        RESULTS.mkdir(exist_ok=True)
-        document = {"command": f"python benchmarks/scoring.py {section}", "machine": about, "figures": figures}
-        (RESULTS / f"scoring-{section}.json").write_text(json.dumps(document, indent=1) + "\n")
+        figures: dict[str, Any] = {}
+        document = {"command": f"python benchmarks/scoring.py {section}", "machine": machine(), "figures": figures}
+
+        def record(
+            name: str, figure: dict[str, Any], section: str = section, figures: dict[str, Any] = figures,
+            document: dict[str, Any] = document,
+        ) -> None:  # fmt: skip
+            figures[name] = figure
+            print(section, name, json.dumps(figure), flush=True)
+            (RESULTS / f"scoring-{section}.json").write_text(json.dumps(document, indent=1) + "\n")
+
+        SECTIONS[section](folder, record)
 
 
 if __name__ == "__main__":

@@ -72,9 +72,9 @@ def recommend_on_spark(
         try:
             files = session.sparkContext.broadcast(_files(model))
             tasks = max(1, min(len(todo), 4 * session.sparkContext.defaultParallelism))
-            numbers = session.createDataFrame([(part,) for part in todo], "part int").repartition(tasks, "part")
-            # Not a method of an object: only what is named here travels to the executors.
-            rows = numbers.mapInArrow(partial(_score_parts, lambda: files.value, job, output), _REPORT).collect()
+            numbers = session.range(0, len(todo), numPartitions=tasks)  # no shuffle: a lost executor loses no input
+            score = partial(_score_parts, lambda: files.value, job, output, todo)
+            rows = numbers.mapInArrow(score, _REPORT).collect()
         except PySparkException as error:
             reason = [line for line in str(error).splitlines() if "Error: " in line]
             raise RecsparseError(f"Scoring on Spark has failed: {(reason or [str(error)])[-1].strip()}") from error
@@ -104,11 +104,11 @@ def _files(model: Recommender | str | Path) -> Files:
 
 
 def _score_parts(
-    files: Callable[[], Files], job: Job, output: Output, batches: Iterator[pa.RecordBatch]
+    files: Callable[[], Files], job: Job, output: Output, todo: list[int], batches: Iterator[pa.RecordBatch]
 ) -> Iterator[pa.RecordBatch]:
     work: Work | None = None
     for batch in batches:
-        for part in batch["part"].to_pylist():
+        for part in (todo[number] for number in batch["id"].to_pylist()):
             work = work or Work.of(job, _load(files()))
             peak = [0]
 
