@@ -49,9 +49,7 @@ class Training:
         if "dim" in self.params:
             words.append(str(self.params["dim"]))
         if recipe := self.recipe:
-            kept = recipe.density * self.params.get("dim", 1)
-            words.append(f"rows {recipe.density:.0%}" if recipe.granularity.kind == "row" else
-                         f"{recipe.granularity.kind} {kept:g}")  # fmt: skip
+            words += _words(recipe, self.params.get("dim", 1))
         return " ".join(words)
 
     @property
@@ -77,6 +75,19 @@ class Training:
         if recipe := self.recipe:
             return recipe.granularity.kind
         return "dense" if value_type == "fp32" else "quantised"
+
+
+def _words(recipe: Recipe, dim: int) -> Iterator[str]:
+    """What a recipe keeps, then what of it is not the default."""
+    rows = recipe.granularity.kind == "row"
+    yield "rows" if rows else recipe.granularity.kind
+    if recipe.density is None:
+        yield f"{recipe.bytes:,} B"
+    else:
+        yield f"{recipe.density:.0%}" if rows else f"{recipe.density * dim:g}"
+    for part, usual in ((recipe.schedule, "gradual"), (recipe.criterion, "magnitude"), (recipe.allocation, "global")):
+        if part.kind != usual:
+            yield part.kind
 
 
 def trainings(config: RunConfig, where: str = "") -> list[Training]:

@@ -1,0 +1,261 @@
+"""Bytes an item against quality: every recipe beside small dense tables of every value type and product quantisation.
+
+    RECSPARSE_DATA=DIR python benchmarks/frontier.py ml-100k ml-1m gowalla --seeds 3
+
+Every dense row is tuned on its own, on validation users; sparse rows take the settings of the largest dense one, so
+that what they win is not won by tuning. Trainings and evaluations are kept below ``runs/frontier`` and not done again.
+Writes ``benchmarks/results/frontier-DATASET.json`` and prints the table.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recsparse.config import RunConfig
+from recsparse.evaluation import Evaluation, evaluate, paired
+from recsparse.evaluation.pool import pool
+from recsparse.interactions import Interactions, Ratings, Source, Split, build, predefined, read, split
+from recsparse.models import Recommender
+from recsparse.pipeline.results import machine, versions
+from recsparse.pipeline.rows import Training, trainings
+from recsparse.pipeline.stages import Stage
+from recsparse.pipeline.train import Fitted, train
+from recsparse.tables import pack
+
+HERE = Path(__file__).resolve().parent
+METRICS = ["ndcg@20", "ndcg@100", "recall@20"]
+INTEGERS = ["int8", "int4", "int3"]
+
+DATASETS: dict[str, dict[str, Any]] = {
+    "ml-100k": {
+        "split": {"validation": 0.15, "test": 0.3}, "headline": "ndcg@100", "dim": 64,
+        "tune": {"alpha0": [1.0, 2.0, 4.0], "reg": [0.005, 0.01]},
+        "dense": [2, 4, 8, 16, 32, 64, 128], "kept": [1, 2, 4, 8, 16],
+    },
+    "ml-1m": {
+        "split": {"validation": 400, "test": 1000}, "headline": "ndcg@100", "dim": 128,
+        "tune": {"alpha0": [0.3, 1.0], "reg": [0.003, 0.007]},
+        "dense": [2, 4, 8, 16, 32, 64, 128], "kept": [2, 4, 8, 16, 32],
+    },
+    "gowalla": {
+        "split": None, "headline": "ndcg@20", "dim": 128,
+        "tune": {"alpha0": [0.1, 0.3], "reg": [0.003, 0.007]},
+        "dense": [2, 4, 8, 16, 32, 64, 128], "kept": [2, 4, 8, 16, 32],
+    },
+}  # fmt: skip
+
+
+def config_of(name: str, settings: dict[str, Any] | None) -> RunConfig:
+    """The rows: without ``settings`` the dense ones, to be tuned; with them the sparse ones."""
+    about = DATASETS[name]
+    dim = about["dim"]
+    base = {"epochs": 8, "solver": "cg"}
+    models: list[dict[str, Any]] = [{
+        "kind": "ials", "params": base, "sweep": {"dim": about["dense"]}, "tune": about["tune"],
+        "value_types": ["fp32", "fp16", "int8", "int4", "int3", "int2"],
+    }]  # fmt: skip
+    if settings is not None:
+        base |= settings | {"epochs": 14}
+        kept = [k / dim for k in about["kept"]]
+        schedule = {"kind": "gradual", "start": 0.3, "end": 0.9}
+
+        def sparse(recipe: dict[str, Any], sweep: dict[str, list[Any]], **params: Any) -> dict[str, Any]:
+            return {
+                "kind": "ials", "params": base | {"dim": dim, "recipe": recipe} | params, "sweep": sweep,
+                "value_types": INTEGERS,
+            }  # fmt: skip
+
+        element = {"granularity": "element", "schedule": schedule}
+        best_rows = element | {"allocation": {"kind": "best-rows", "share": 0.4}}
+        models = [
+            sparse(element, {"recipe.density": kept}),
+            sparse(best_rows, {"recipe.density": kept[:-1]}),
+            sparse({"granularity": "row", "schedule": schedule}, {
+                "dim": [16, 32, 64, 128], "recipe.density": [0.1, 0.2, 0.3, 0.5, 0.75],
+            }),
+            sparse({"granularity": {"kind": "block", "columns": 4}, "schedule": schedule}, {
+                "recipe.density": kept[1:],
+            }),
+            sparse({"granularity": "element", "schedule": "dynamic"}, {"recipe.density": kept[1:4]}),
+            sparse({"granularity": "element", "schedule": "oneshot"}, {"recipe.density": kept[1:4]}),
+            sparse({"granularity": "element", "schedule": "soft-threshold"}, {"recipe.density": kept[1:4]}),
+            sparse({"granularity": "element", "schedule": "tickets"}, {"recipe.density": kept[1:4]}),
+            sparse(element | {"criterion": "loss-increase"}, {"recipe.density": kept[1:4]}),
+            sparse(element | {"allocation": "popularity-groups"}, {"recipe.density": kept[1:4]}),
+            sparse(element | {"allocation": "uniform"}, {"recipe.density": kept[1:4]}),
+        ]  # fmt: skip
+    return RunConfig.model_validate({
+        "name": "frontier", "data": {"source": name}, "models": models,
+        "evaluation": {"metrics": METRICS, "headline": about["headline"], "few_shot": []},
+    })  # fmt: skip
+
+
+def split_of(name: str, seed: int, work: Path) -> Split:
+    """The split of a seed; Gowalla's published one is the same for every seed."""
+    if name == "gowalla":
+        return _published(Path(os.environ["RECSPARSE_DATA"]) / name)
+    if not (work / "data").exists():
+        source: Source | str = name
+        if name != "ml-100k":
+            folder = Path(os.environ["RECSPARSE_DATA"]) / name
+            source = Source(ratings=Ratings(path=str(folder / "ratings.parquet")))
+        build(source, work / "data")
+    return split(read(work / "data"), "strong", seed=seed, target=0.2, **DATASETS[name]["split"])
+
+
+def _published(folder: Path) -> Split:
+    import pandas as pd  # noqa: PLC0415
+
+    parts = []
+    for part in ("train", "valid", "test"):
+        lines = (line.split() for line in (folder / f"{part}.txt").read_text().splitlines())
+        pairs = [(int(user), int(item)) for user, *items in lines for item in items]
+        parts.append(Interactions.from_frame(pd.DataFrame(pairs, columns=["user_id", "item_id"])))
+    return predefined(*parts)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One table of one seed."""
+
+    training: Training | None
+    label: str
+    family: str
+    params: dict[str, Any]
+    bytes_per_item: float
+    evaluation: Evaluation
+
+
+def measure(name: str, seed: int, work: Path) -> Iterator[Row]:
+    """Every row of one seed."""
+    parts = split_of(name, seed, work)
+    about = DATASETS[name]
+    dense = config_of(name, None)
+    found = [row for training in trainings(dense) for row in _rows(training, dense, parts, work / f"seed-{seed}")]
+    yield from found
+    largest = next(row for row in found if row.training.params["dim"] == about["dim"])
+    sparse = config_of(name, {key: largest.params[key] for key in about["tune"]})
+    for training in trainings(sparse):
+        yield from _rows(training, sparse, parts, work / f"seed-{seed}")
+    yield from product_quantised(work / f"seed-{seed}" / f"ials-{about['dim']}", parts, work / f"seed-{seed}")
+
+
+def _rows(training: Training, config: RunConfig, parts: Split, where: Path) -> list[Row]:
+    stages = {each: Stage(each, where / training.slug_of(each), "done") for each in training.value_types}
+    if not all(stage.is_done() for stage in stages.values()):
+        print(f"{where}: {training.label}", file=sys.stderr, flush=True)
+        train(training, parts, config, {each: stage.directory for each, stage in stages.items()})
+        for value_type, stage in stages.items():
+            evaluation = evaluate(
+                Recommender.load(stage.directory), parts.test, METRICS, name=training.label_of(value_type)
+            )
+            evaluation.save(stage.directory / "test.parquet")
+            stage.finish(0.0)
+    rows = []
+    for value_type, stage in stages.items():
+        table = Recommender.load(stage.directory).item_table_
+        rows.append(Row(
+            training, training.label_of(value_type), training.family_of(value_type),
+            Fitted.read(stage.directory).params, table.nbytes / table.shape[0],
+            Evaluation.load(stage.directory / "test.parquet"),
+        ))  # fmt: skip
+    return rows
+
+
+def product_quantised(
+    directory: Path, parts: Split, where: Path
+) -> Iterator[tuple[str, str, dict[str, Any], Evaluation]]:
+    """The largest dense table by product quantisation (faiss): codes and codebooks count."""
+    import faiss  # noqa: PLC0415
+
+    for codes in (2, 4, 8, 16, 32):
+        model = Recommender.load(directory)
+        values = model.item_table_.to_dense()
+        items, dim = values.shape
+        bits = 8 if items >= 256 * 39 else 6
+        quantiser = faiss.ProductQuantizer(dim, codes, bits)
+        quantiser.train(values)
+        model.item_table_ = pack(quantiser.decode(quantiser.compute_codes(values)))
+        size = codes * bits / 8 + 4 * dim * 2**bits / items
+        label = f"PQ {codes}x{bits} bit"
+        file = where / f"{label.replace(' ', '-')}.parquet"
+        if not file.exists():
+            evaluate(model, parts.test, METRICS, name=label).save(file)
+        yield Row(None, label, "other", {"codes": codes, "bits": bits}, size, Evaluation.load(file))
+
+
+def summarise(name: str, rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Pool the seeds and put each sparse row beside the best dense one, quantised or not, of no more bytes."""
+    headline = DATASETS[name]["headline"]
+    pooled = {label: pool(row["evaluations"]) for label, row in rows.items()}
+    means = {label: each.summaries[headline].mean for label, each in pooled.items()}
+    dense = [label for label, row in rows.items() if row["family"] in ("dense", "quantised")]
+    table = []
+    for label, row in sorted(rows.items(), key=lambda each: each[1]["bytes_per_item"]):
+        entry = {
+            "label": label, "family": row["family"], "bytes_per_item": row["bytes_per_item"], "params": row["params"],
+            "metrics": {metric: pooled[label].summaries[metric].to_dict() for metric in METRICS},
+        }  # fmt: skip
+        smaller = [other for other in dense if rows[other]["bytes_per_item"] <= row["bytes_per_item"]]
+        if label not in dense and smaller:
+            rival = max(smaller, key=means.__getitem__)
+            gap = paired(pooled[label], pooled[rival], [headline])[0]
+            entry["rival"] = {"label": rival, **gap.to_dict()}
+        table.append(entry)
+    return {
+        "dataset": name, "headline": headline, "seeds": len(next(iter(rows.values()))["evaluations"]),
+        "machine": machine(), "versions": versions(), "command": f"python benchmarks/frontier.py {name}", "rows": table,
+    }  # fmt: skip
+
+
+def show(found: dict[str, Any]) -> None:
+    headline = found["headline"]
+    print(f"\n{found['dataset']}, {found['seeds']} seed(s): {headline} with 95 % intervals\n")
+    print(
+        f"{'table':44} {'B/item':>7} {headline:>9} {'95 %':>13}  {'best dense no larger':24} {'difference, 95 %':>24}"
+    )
+    best = 0.0
+    for row in found["rows"]:
+        mean = row["metrics"][headline]["mean"]
+        mark = "*" if mean > best else " "
+        best = max(best, mean)
+        rival = row.get("rival")
+        gap = f"{rival['difference']:+.4f} [{rival['low']:+.4f}, {rival['high']:+.4f}]" if rival else ""
+        interval = f"{row['metrics'][headline]['low']:.3f}-{row['metrics'][headline]['high']:.3f}"
+        print(
+            f"{mark}{row['label']:43} {row['bytes_per_item']:7.1f} {mean:9.4f} {interval:>13}  "
+            f"{rival['label'] if rival else '':24} {gap:>24}"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("datasets", nargs="+", choices=sorted(DATASETS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--runs", type=Path, default=Path("runs/frontier"))
+    asked = parser.parse_args()
+    for name in asked.datasets:
+        rows: dict[str, dict[str, Any]] = {}
+        for seed in range(1 if name == "gowalla" else asked.seeds):
+            for found in measure(name, seed, asked.runs / name):
+                row = rows.setdefault(
+                    found.label, {"family": found.family, "params": found.params, "sizes": [], "evaluations": []}
+                )
+                row["sizes"].append(found.bytes_per_item)
+                row["evaluations"].append(found.evaluation)
+        rows = {label: row | {"bytes_per_item": float(np.mean(row["sizes"]))} for label, row in rows.items()}
+        summary = summarise(name, rows)
+        (HERE / "results").mkdir(exist_ok=True)
+        (HERE / "results" / f"frontier-{name}.json").write_text(json.dumps(summary, indent=1) + "\n")
+        show(summary)
+
+
+if __name__ == "__main__":
+    main()
