@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from recsparse.cli import data, matrix, models, results, run, score
+from recsparse.cli import data, matrix, models, results, run, score, similar
 from recsparse.cli.console import AsJson, answer, err, out
 from recsparse.errors import RecsparseError
 
@@ -24,9 +24,9 @@ app = typer.Typer(
 COMMANDS: dict[str, tuple[Callable[..., Any], ...]] = {
     "The whole job": (run.run,),
     "One stage each, for schedulers": (
-        matrix.build, matrix.split, models.train, models.evaluate, score.score, results.report
+        matrix.build, matrix.split, models.train, models.evaluate, score.score, similar.score_pairs, results.report
     ),
-    "What is there": (models.inspect, results.compare),
+    "What is there": (models.inspect, similar.similar, results.compare),
 }  # fmt: skip
 NO_SPACE = os.strerror(errno.ENOSPC)
 INTERRUPTED = 130

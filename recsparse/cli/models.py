@@ -86,29 +86,26 @@ def inspect(
     Example: recsparse inspect model
     """
     from recsparse.models.factors import ITEM_TABLE
-    from recsparse.tables import Mask, ideal_bytes, layout_sizes, load_table
+    from recsparse.tables import inspect as measure
+    from recsparse.tables import load_table
 
-    packed = load_table(table / ITEM_TABLE if table.is_dir() else table)
-    mask = Mask.from_dense(packed.to_dense() != 0)
-    rows, dim = packed.shape
-    said: dict[str, Any] = {
-        "rows": rows, "dim": dim, "layout": packed.layout, "value_type": packed.value_type, "nonzeros": mask.kept,
-        "density": mask.density, "bytes": packed.nbytes, "bytes_per_row": packed.nbytes / max(rows, 1),
-        "breakdown": packed.breakdown(), "entropy_bound": ideal_bytes(mask, packed.value_type),
-        "dense_fp32": 4 * rows * dim,
-    }  # fmt: skip
-    others: list[dict[str, Any]] = [
-        {"layout": each.layout, "remap": each.remap, "bytes": each.nbytes}
-        for each in layout_sizes(mask, value_type=packed.value_type)
-    ]
+    found = measure(load_table(table / ITEM_TABLE if table.is_dir() else table))
     if as_json:
-        answer(said | {"layouts": others}, as_json, "")
+        answer(found, as_json, "")
         return
-    breakdown = said.pop("breakdown")
-    answer(said | {f"bytes of {part}": size for part, size in breakdown.items()}, as_json, str(table))
-    lines = Lines("layout", "rows left out", "bytes", "of this one", title="The same values in every layout")
-    for each in others:
-        lines.add_row(
-            each["layout"], "yes" if each["remap"] else "", f"{each['bytes']:,}", f"{each['bytes'] / packed.nbytes:.2f}"
-        )
-    out.print(lines)
+    _show(found, str(table))
+
+
+def _show(found: dict[str, Any], title: str) -> None:
+    rows, dim = found.pop("shape")
+    breakdown, layouts, parts = (found.pop(name, {}) for name in ("breakdown", "layouts", "parts"))
+    nbytes = found["nbytes"]
+    said = {"rows": rows, "dim": dim, **found, "bytes a row": nbytes / max(rows, 1)}
+    answer(said | {f"bytes of {part}": size for part, size in breakdown.items()}, False, title)
+    if layouts:
+        lines = Lines("layout", "bytes", "of this table's", title="The same entries in every layout")
+        for layout, size in layouts.items():
+            lines.add_row(layout, f"{size:,}", f"{size / max(nbytes, 1):.2f}")
+        out.print(lines)
+    for name, part in parts.items():
+        _show(part, f"{title}: {name}")

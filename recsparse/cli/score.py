@@ -46,8 +46,10 @@ def score(
     part_users: Annotated[int, typer.Option(min=1, help="Users a part: the most that a kill can cost.")] = 1 << 16,
     memory: Annotated[str | None, typer.Option(help="The most this process may hold, for example 2GiB.")] = None,
     shard: Annotated[
-        str, typer.Option(metavar="I/N", help="Write every N-th part from the I-th; all may share the directory.")
-    ] = "1/1",
+        str | None, typer.Option(metavar="I/N", help="Write every N-th part from the I-th; all may share a directory.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="local or spark; equal bytes.")] = "local",
+    master: Annotated[str | None, typer.Option(help="Spark's master; local[*] if not given.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the best items of every user into Parquet: user_id, item_id, rank, score, status.
@@ -64,31 +66,41 @@ def score(
         exclude_seen=not keep_seen, seen=tuple(seen or ()), allow=allow, deny=deny, denials=denials, where=where,
         per_category=_per_category(per_category),
     )  # fmt: skip
+    named = known_ids(user, (histories or model) / "users.parquet", "user_id") if user else None
     job = Job(
-        users=_known(user, (histories or model) / "users.parquet") if user else users, histories=histories, k=top,
-        filters=filters, popularity_by=popularity_by, match_items=match_items, part_users=part_users, memory=memory,
+        users=named or users, histories=histories, k=top, filters=filters, popularity_by=popularity_by,
+        match_items=match_items, part_users=part_users, memory=memory,
     )  # fmt: skip
+    if engine not in ("local", "spark"):
+        raise ConfigError(f"--engine is {engine!r}; it must be local or spark.")
+    if (shard and engine == "spark") or (master and engine == "local"):
+        raise ConfigError("--shard is of the local engine and --master of Spark's; leave one out.")
     with progress() as tell:
+        if engine == "spark":
+            from recsparse.scoring.spark import recommend_on_spark
 
-        def told(now: "Progress") -> None:
-            tell(f"score: {now.users_per_second:,.0f} users/s, {now.seconds_left:,.0f} s left", now.done, now.total)
+            tell("score on Spark", 0, None)
+            summary = recommend_on_spark(model, output, job, master=master or "local[*]")
+        else:
 
-        summary = recommend_to_parquet(model, output, job, shard=_shard(shard), progress=told)
+            def told(now: "Progress") -> None:
+                tell(f"score: {now.users_per_second:,.0f} users/s, {now.seconds_left:,.0f} s left", now.done, now.total)
+
+            summary = recommend_to_parquet(model, output, job, shard=_shard(shard or "1/1"), progress=told)
     per_second = summary.scored / max(summary.seconds, 1e-9)
     answer({"directory": output, **asdict(summary), "users_per_second": per_second}, as_json, "scored")
 
 
-def _known(ids: list[str], file: Path) -> list[Any]:
-    """Ids typed by hand as the data has them; one that is not there is more likely a slip than a new user."""
-    from recsparse.interactions import USER
+def known_ids(ids: list[str], file: Path, column: str) -> list[Any]:
+    """Ids typed by hand as the data has them; one that is not there is more likely a slip than a newcomer."""
     from recsparse.interactions.store import read_table
 
-    known = {str(one): one for one in read_table(file)[USER].to_pylist()}
+    known = {str(one): one for one in read_table(file)[column].to_pylist()}
     for one in ids:
         if one not in known:
             raise DataError(
-                f"There is no user {one!r} in {file}, which has {len(known):,} users, {next(iter(known), None)!r} for "
-                "one; list new users in a file (--users) to have them answered as cold."
+                f"There is no {column} {one!r} in {file}, which has {len(known):,}, {next(iter(known), None)!r} for "
+                "one; it has to be one of them."
             )
     return [known[one] for one in ids]
 

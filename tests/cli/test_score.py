@@ -8,6 +8,7 @@ import pytest
 
 from recsparse.interactions import ITEM, USER, read, write
 from recsparse.models import Recommender
+from recsparse.scoring import Job, Summary
 
 
 def lines(directory):
@@ -99,7 +100,7 @@ def test_one_user_by_hand(say, refused, model, tmp_path):
     assert say("score", model, "-o", tmp_path / "out", "--user", known, "--top", 2).code == 0
     assert lines(tmp_path / "out")[USER].tolist() == [known, known]
     sentence = refused("score", model, "-o", tmp_path / "other", "--user", "nobody")
-    assert "no user 'nobody'" in sentence
+    assert "no user_id 'nobody'" in sentence
     assert known in sentence
     assert not (tmp_path / "other").exists()
 
@@ -115,6 +116,8 @@ def test_whole_numbers_typed_by_hand_are_the_data_s(say, tmp_path):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
+        (("--engine", "dask"), "it must be local or spark"),
+        (("--master", "yarn"), "leave one out"),
         (("--shard", "3"), "--shard is '3'; it must be I/N"),
         (("--shard", "3/2"), "3/2"),
         (("--per-category", "kind"), "it must be COLUMN:N"),
@@ -143,3 +146,17 @@ def test_another_job_in_the_same_directory(say, refused, model, tmp_path):
 
 def test_not_a_model(refused, tmp_path):
     assert str(tmp_path) in refused("score", tmp_path / "nothing", "-o", tmp_path / "out")
+
+
+def test_spark_is_asked_for_the_same_job(say, model, tmp_path, monkeypatch):
+    """That the parts are the same bytes is proven in tests/scoring."""
+    asked = {}
+
+    def recommend(*place, master):
+        asked.update(place=place, master=master)
+        return Summary(users=1, scored=1, parts=1, lines=1, bytes=1, seconds=1.0, peak_bytes=1, complete=True)
+
+    monkeypatch.setattr("recsparse.scoring.spark.recommend_on_spark", recommend)
+    words = ("--top", 5, "--part-users", 20, "--engine", "spark", "--master", "local[2]")
+    assert say("score", model, "-o", tmp_path / "out", *words).code == 0
+    assert asked == {"place": (model, tmp_path / "out", Job(k=5, part_users=20)), "master": "local[2]"}
