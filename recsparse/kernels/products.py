@@ -11,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 
+from recsparse.errors import DataError
 from recsparse.kernels.topk import Floats, Integers, Items, Selection
 from recsparse.parallel import for_ranges, resolve_jobs
 
@@ -48,6 +49,9 @@ def top_products(
     Returns:
         Items (B, k) int32 and scores (B, k) float32, best first. Ties: the lower item row first.
 
+    Raises:
+        DataError: a query is not finite.
+
     Cost: 2·B·I·D floating-point operations; memory B x (2k + 64) int64 and a tile a thread.
 
     Example:
@@ -55,7 +59,13 @@ def top_products(
         >>> top_products(V[:1], lambda start, stop: V[start:stop], 3, 1, np.array([0, 1]), np.array([0]))[0]
         array([[1]], dtype=int32)
     """
-    queries = np.ascontiguousarray(queries, dtype=np.float32)
+    queries = np.require(queries, np.float32, ["C", "W"])  # torch shares only what it may write to
+    finite = np.isfinite(queries).all(axis=1)
+    if not finite.all():
+        row = int(np.argmin(finite))
+        raise DataError(
+            f"Query {row} holds a number that is not finite; its model has probably diverged, fit it again."
+        )
     items = np.empty((len(queries), k), dtype=np.int32)
     scores = np.empty((len(queries), k), dtype=np.float32)
 
@@ -65,7 +75,7 @@ def top_products(
         Q = torch.from_numpy(queries[start:stop])
         buffer = torch.empty(TILE_USERS * (TILE_ITEMS + 1))
         for first, last in tiles:
-            V = torch.from_numpy(decode(first, last)).T.contiguous()
+            V = torch.from_numpy(np.require(decode(first, last), np.float32, ["W"])).T.contiguous()
             for user in range(0, stop - start, TILE_USERS):
                 block = Q[user : user + TILE_USERS]
                 rows = len(block)

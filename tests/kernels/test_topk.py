@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recsparse.errors import DataError
 from recsparse.kernels.products import TILE_ITEMS, top_products
 from recsparse.kernels.topk import NO_ITEM, Selection, top_k
 
@@ -137,3 +138,17 @@ def test_the_callers_torch_threads_stay_as_they_were():
     vectors = np.ones((10, 4), dtype=np.float32)
     top_products(vectors, lambda a, b: vectors[a:b], 10, 2, np.zeros(11, np.int64), np.zeros(0, np.int32), n_jobs=1)
     assert torch.get_num_threads() == before
+
+
+def test_a_query_that_is_not_finite_is_refused():
+    queries = np.ones((5, 4), dtype=np.float32)
+    queries[3, 2] = np.nan
+    with pytest.raises(DataError, match="Query 3 "):
+        top_products(queries, lambda a, b: np.ones((b - a, 4), np.float32), 9, 2, np.zeros(6, np.int64), np.zeros(0))
+
+
+def test_frozen_queries_and_vectors_are_fine():
+    vectors = np.arange(40, dtype=np.float32).reshape(10, 4)
+    vectors.flags.writeable = False
+    items, _ = top_products(vectors[:1], lambda a, b: vectors[a:b], 10, 2, np.zeros(2, np.int64), np.zeros(0, np.int32))
+    assert items.tolist() == [[9, 8]]
