@@ -7,6 +7,7 @@ from recsparse.report.figures import (
     few_shot_figure,
     frontier_figure,
     groups_figure,
+    warm_up_figure,
 )
 from recsparse.report.html import write_report
 from recsparse.report.results import Results, read_results
@@ -22,5 +23,6 @@ __all__ = [
     "frontier_figure",
     "groups_figure",
     "read_results",
+    "warm_up_figure",
     "write_report",
 ]

@@ -59,23 +59,21 @@ def few_shot_figure(results: Results, metric: str | None = None, labels: list[st
     By default of the chosen table, the best dense one, the dense one of equal bytes, and the models without a table.
     """
     metric = metric or results.headline
-    rows = [row for row in _protagonists(results, labels) if row.few_shot]
-    figure = _figure(f"{metric_name(metric)} (test)", "history items known of a user")
-    lengths = sorted({point.history for row in rows for point in row.few_shot})
-    for number, row in enumerate(rows):
-        points = {point.history: point.metrics[metric] for point in row.few_shot if metric in point.metrics}
-        at = [length for length in lengths if length in points]
-        colour = LIGHT[row.family]
-        figure.add_scatter(
-            x=[str(length) for length in at], y=[points[length].mean for length in at], name=safe(row.label),
-            mode="lines+markers", error_y=_error_bars([points[length] for length in at], colour),
-            line={"color": colour, "width": 2.5, "dash": _dash(rows[:number], row)},
-            marker={"color": colour, "size": 9, "symbol": _symbol(row)},
-            customdata=[_hover(points[length]) for length in at],
-            hovertemplate="%{customdata}<extra>%{fullData.name}</extra>",
-        )  # fmt: skip
-    figure.update_xaxes(type="category")
-    return figure
+    curves = [
+        (row, {point.history: point.metrics[metric] for point in row.few_shot if metric in point.metrics})
+        for row in _protagonists(results, labels)
+    ]
+    return _curves(curves, metric, "history items known of a user")
+
+
+def warm_up_figure(results: Results, metric: str | None = None) -> "Figure":
+    """Quality for new items against the interactions each has gathered, of every row for which the run measured it."""
+    metric = metric or results.headline
+    curves = [
+        (row, {point.gathered: point.metrics[metric] for point in row.warm_up if metric in point.metrics})
+        for row in results.rows
+    ]
+    return _curves(curves, metric, "interactions a new item has gathered")
 
 
 def groups_figure(results: Results, kind: str = "item", metric: str | None = None) -> "Figure":
@@ -189,6 +187,29 @@ def _protagonists(results: Results, labels: list[str] | None = None) -> list[Row
     rows = [row for row in (choice.row, choice.reference, choice.rival) if row is not None]
     smallest = min((row for row in results.rows if row.bytes_total), key=_size)
     return list({row.label: row for row in [*rows, smallest, *others]}.values())
+
+
+def _curves(curves: list[tuple[Row, dict[int, Measured]]], metric: str, x_title: str) -> "Figure":
+    """A line a row over whole numbers, evenly spaced; rows without a point are left out."""
+    figure = _figure(f"{metric_name(metric)} (test)", x_title)
+    drawn: list[Row] = []
+    for row, points in curves:
+        if not points:
+            continue
+        at = sorted(points)
+        colour = LIGHT[row.family]
+        figure.add_scatter(
+            x=[str(number) for number in at], y=[points[number].mean for number in at], name=safe(row.label),
+            mode="lines+markers", error_y=_error_bars([points[number] for number in at], colour),
+            line={"color": colour, "width": 2.5, "dash": _dash(drawn, row)},
+            marker={"color": colour, "size": 9, "symbol": _symbol(row)},
+            customdata=[_hover(points[number]) for number in at],
+            hovertemplate="%{customdata}<extra>%{fullData.name}</extra>",
+        )  # fmt: skip
+        drawn.append(row)
+    every = sorted({number for _, points in curves for number in points})
+    figure.update_xaxes(type="category", categoryorder="array", categoryarray=[str(number) for number in every])
+    return figure
 
 
 def _add_tables(figure: "Figure", family: str, rows: list[Row], metric: str, *, front: bool) -> None:

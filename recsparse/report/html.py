@@ -142,6 +142,8 @@ def _figures(results: Results) -> dict[str, Any]:
         drawn["bytes"] = figures.bytes_figure(results)
     if any(row.few_shot for row in results.rows):
         drawn["few_shot"] = figures.few_shot_figure(results)
+    if any(results.headline in point.metrics for row in results.rows for point in row.warm_up):
+        drawn["warm_up"] = figures.warm_up_figure(results)
     if any(row.item_groups for row in results.rows):
         drawn["item_groups"] = figures.groups_figure(results, "item")
     if any(row.user_groups for row in results.rows):

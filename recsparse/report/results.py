@@ -83,6 +83,13 @@ class FewShotPoint(_Part):
     metrics: dict[str, Measured]
 
 
+class WarmUpPoint(_Part):
+    """Quality for new items once each has gathered so many interactions."""
+
+    gathered: int = Field(ge=0)
+    metrics: dict[str, Measured]
+
+
 class Latency(_Part):
     """Milliseconds of one call, half of the calls and all but one in a hundred."""
 
@@ -125,6 +132,10 @@ class Row(_Part):
     item_groups: dict[str, dict[str, Measured]] = Field(default={}, description="head, torso, tail: metrics of each")
     user_groups: dict[str, dict[str, Measured]] = Field(default={}, description="activity groups: metrics of each")
     cold_items: dict[str, Measured] = Field(default={}, description="items without interactions in training")
+    warm_up: list[WarmUpPoint] = Field(default=[], description="the same items as they gather interactions")
+    pruned_items: dict[str, dict[str, Measured]] = Field(
+        default={}, description="fallback -> metrics on targets whose rows were pruned"
+    )
     beyond: dict[str, Number] = Field(default={}, description="coverage, Gini, novelty, ... of the recommended lists")
     cost: Cost = Cost()
     seeds: int = Field(default=1, ge=1, description="trainings pooled in these figures")

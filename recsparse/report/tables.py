@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from recsparse.report.results import Latency, Results, Row
+from recsparse.report.results import Latency, Measured, Results, Row
 from recsparse.report.words import human_bytes, metric_name, number
 
 Cell = tuple[float | str, str]
@@ -13,12 +13,16 @@ Cell = tuple[float | str, str]
 
 @dataclass(frozen=True)
 class Extra:
-    """One table: its title, a sentence on how to read it, column names and lines of cells."""
+    """One table: its title, a sentence on how to read it, column names and lines of cells.
+
+    A line is hidden while only the frontier is shown, unless ``always`` is set.
+    """
 
     title: str
     lead: str
     names: list[str]
     lines: list[list[Cell]]
+    always: bool = False
 
 
 def extra_tables(results: Results) -> list[Extra]:
@@ -50,7 +54,15 @@ def extra_tables(results: Results) -> list[Extra]:
         "Targets among items that no training user has, reached through features or a fallback only.",
         {metric_name(name): _cold(name) for row in results.rows for name in row.cold_items},
     )
-    return [table for table in (costs, beyond, cold) if table is not None]
+    pruned = _table(
+        results,
+        "Pruned items",
+        f"{metric_name(results.headline)} of targets whose rows were pruned, by what their ids return instead.",
+        {f"fallback {name}": _pruned(name, results.headline) for row in results.rows for name in row.pruned_items},
+    )
+    if pruned is not None:
+        pruned = replace(pruned, always=True)
+    return [table for table in (costs, beyond, cold, pruned) if table is not None]
 
 
 def _calls(results: Results) -> str:
@@ -89,10 +101,14 @@ def _beyond(name: str) -> Callable[[Row], Cell]:
 
 
 def _cold(metric: str) -> Callable[[Row], Cell]:
-    def cell(row: Row) -> Cell:
-        if metric not in row.cold_items:
-            return ("", "–")
-        measured = row.cold_items[metric]
-        return (measured.mean, f"{number(measured.mean, 4)} [{number(measured.low, 4)}, {number(measured.high, 4)}]")
+    return lambda row: _measured(row.cold_items.get(metric))
 
-    return cell
+
+def _pruned(fallback: str, metric: str) -> Callable[[Row], Cell]:
+    return lambda row: _measured(row.pruned_items.get(fallback, {}).get(metric))
+
+
+def _measured(measured: Measured | None) -> Cell:
+    if measured is None or math.isnan(measured.mean):
+        return ("", "–")
+    return (measured.mean, f"{number(measured.mean, 4)} [{number(measured.low, 4)}, {number(measured.high, 4)}]")

@@ -25,6 +25,7 @@ from recsparse.report.results import (
     Results,
     Row,
     SplitInfo,
+    WarmUpPoint,
 )
 
 ITEMS = 1682
@@ -66,6 +67,11 @@ def table(label, family, size, quality):
         item_groups={"head": {"ndcg@20": measured(quality)}, "torso": {"ndcg@20": measured(quality * 0.6)},
                      "tail": {"ndcg@20": measured(quality * 0.1, 0.01)}},
         user_groups={"light": {"ndcg@20": measured(quality * 0.8)}, "heavy": {"ndcg@20": measured(quality * 1.1)}},
+        cold_items={"ndcg@20": measured(quality * 0.05, 0.004)},
+        warm_up=[WarmUpPoint(gathered=n, metrics={"ndcg@20": measured(quality * n / (n + 4))}) for n in (0, 1, 5, 20)]
+        if (family, bits) == ("element", 4) else [],
+        pruned_items={"zero": {"ndcg@20": measured(0.01)}, "mean": {"ndcg@20": measured(0.02)}}
+        if family == "row" else {},
         beyond={"coverage@20": 0.4, "gini@20": 0.8},
         cost=Cost(fit_seconds=0.4, convert_seconds=0.002, lookup=Latency(p50_ms=0.02, p99_ms=0.05, batch=64)),
     )  # fmt: skip

@@ -4,13 +4,21 @@ from itertools import pairwise
 
 import pytest
 
-from recsparse.report import bytes_figure, differences_figure, few_shot_figure, frontier_figure, groups_figure
+from recsparse.report import (
+    bytes_figure,
+    differences_figure,
+    few_shot_figure,
+    frontier_figure,
+    groups_figure,
+    warm_up_figure,
+)
 from recsparse.report.figures import pareto
 from recsparse.report.theme import DARK, LIGHT
 
 DRAWN = {
     "frontier": frontier_figure,
     "few shot": few_shot_figure,
+    "warm up": warm_up_figure,
     "items": groups_figure,
     "users": lambda results: groups_figure(results, "user"),
     "bytes": bytes_figure,

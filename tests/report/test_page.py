@@ -8,7 +8,7 @@ import pytest
 
 from recsparse.report import write_report
 
-CHARTS = ("frontier", "differences", "bytes", "few_shot", "item_groups", "user_groups")
+CHARTS = ("frontier", "differences", "bytes", "few_shot", "warm_up", "item_groups", "user_groups")
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +81,14 @@ def test_tables_show_the_frontier_first_and_all_on_demand(opened, results):
     assert 5 < opened.run(visible) < len(results.rows)
     opened.run("document.querySelector('[data-choose=all]').click()")
     assert opened.run(visible) == len(results.rows)
+
+
+def test_what_was_measured_beside_accuracy_has_its_tables(opened):
+    titles = opened.run("return [...document.querySelectorAll('summary h2')].map(h => h.innerText)")
+    assert titles == ["What it costs to make and to serve", "Beyond accuracy", "Cold items", "Pruned items"]
+    shown = opened.run("return document.querySelectorAll('main table')[4].innerText")
+    assert "fallback mean" in shown
+    assert "0.0200 [0.0040, 0.0360]" in shown
 
 
 def test_dark_follows_the_reader_and_the_button(opened):
