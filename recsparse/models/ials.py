@@ -18,7 +18,7 @@ from recsparse.tables import Mask, choose_layout, pack
 
 Kept = npt.NDArray[np.bool_]
 
-_CG_STEPS = 2
+CG_STEPS = 2
 _ROUNDS = 3
 
 
@@ -99,8 +99,7 @@ class IALS(FactorModel):
         sides = Sides.of(interactions.matrix, self._loss())
         pruner = None if self.recipe is None else Pruner(Recipe.parse(self.recipe), self._size_of)
         rng = np.random.default_rng(self.random_state)
-        scale = self.init_std / np.sqrt(self.dim)
-        items: Factors = scale * rng.standard_normal((interactions.shape[1], self.dim), dtype=np.float32)
+        items: Factors = self._initial(rng, interactions.shape[1])
         users = np.zeros((interactions.shape[0], self.dim), dtype=np.float32)
         for epoch in range(self.epochs):
             users, items = self._alternate(sides, users, items, None if pruner is None else pruner.support)
@@ -109,12 +108,16 @@ class IALS(FactorModel):
             self._check_finite(items, epoch)
         self._pack(sides, items, None if pruner is None else pruner.kept)
 
+    def _initial(self, rng: np.random.Generator, n_items: int) -> Dense:
+        scale = np.float32(self.init_std / np.sqrt(self.dim))
+        return scale * rng.standard_normal((n_items, self.dim), dtype=np.float32)
+
     def _alternate(self, sides: Sides, users: Dense, items: Factors, support: Kept | None) -> tuple[Dense, Factors]:
         """One epoch: a user half-step and an item half-step."""
         loss = sides.loss
         if self.solver == "cg" and support is None and isinstance(items, np.ndarray):
-            items, users = loss.refine(sides.by_user, items, users, _CG_STEPS)
-            return loss.refine(sides.by_item, users, items, _CG_STEPS)
+            items, users = loss.refine(sides.by_user, items, users, CG_STEPS)
+            return loss.refine(sides.by_item, users, items, CG_STEPS)
         users = loss.solve(sides.by_user, items)
         if support is None:
             return users, loss.solve(sides.by_item, users)
@@ -149,10 +152,12 @@ class IALS(FactorModel):
         return choose_layout(Mask.from_dense(kept), value_type=self.value_type).nbytes
 
     def _fold_in(self, histories: sp.csr_array) -> Dense:
-        factors, shared = self._folding()
+        if getattr(self, "_folding", (None,))[0] is not self.item_table_:
+            self._folding = self.item_table_, *self._prepare_folding()
+        _, factors, shared = self._folding
         return self._loss().solve(histories, factors, shared)
 
-    def _folding(self) -> tuple[Factors, Dense]:
+    def _prepare_folding(self) -> tuple[Factors, Dense]:
         """The packed table's values as the solver takes them, and the matrix all users share."""
         values = self.item_table_.to_dense()
         factors: Factors = sp.csr_array(values) if np.count_nonzero(values) < 0.25 * values.size else values
