@@ -17,7 +17,7 @@ import numpy.typing as npt
 from recsparse.kernels.bits import popcount, rank, read, read_bits, trailing_zeros, write
 from recsparse.kernels.combinations import unrank
 from recsparse.kernels.decode import FP32, SLACK, code_bits, decode
-from recsparse.kernels.lanes import LANES, expand, prefetch, write_zeros
+from recsparse.kernels.lanes import LANES, expand, prefetch, sum_by_table, sum_integers, write_zeros
 
 Floats = npt.NDArray[np.float32]
 
@@ -93,13 +93,17 @@ def spread(mask, width, source, at, out, to):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(forceinline=True, cache=True, error_model="numpy")
-def entries_of(row, per_row, counts, count_width, starts):  # type: ignore[no-untyped-def]
+def entries_of(row, n_stored, per_row, counts, count_width, starts):  # type: ignore[no-untyped-def]
     """The first number of a stored row of one count, and how many it has."""
     if count_width == 0:
         return row * np.int64(per_row), np.int64(per_row)
     start = np.int64(starts[np.uint64(row >> GROUP_SHIFT)])
-    for before in range(row & ~np.int64(GROUP - 1), row):
-        start += np.int64(read_bits(counts, before * count_width, count_width))
+    first = row & ~np.int64(GROUP - 1)
+    if count_width <= 7 and first + GROUP <= n_stored:
+        start += sum_integers(counts, first * count_width, count_width, row - first, starts)
+    else:
+        for before in range(first, row):
+            start += np.int64(read_bits(counts, before * count_width, count_width))
     return start, np.int64(read_bits(counts, row * count_width, count_width))
 
 
@@ -264,7 +268,7 @@ def gather_list(  # type: ignore[no-untyped-def]
             n = np.int64(0)
             start = np.int64(0)
             if 0 <= row < n_stored:
-                start, n = entries_of(row, per_row, counts, count_width, starts)
+                start, n = entries_of(row, n_stored, per_row, counts, count_width, starts)
                 prefetch(columns, start * column_width >> 3)
             outside += admit(i, row, start, n, row < n_stored, n_numbers, dim, kind, codes, row_scales, places, found)
         for i in range(batch, end):
@@ -288,7 +292,7 @@ def gather_list(  # type: ignore[no-untyped-def]
 
 
 @nb.njit(forceinline=True, cache=True, error_model="numpy")
-def subsets_of(row, chunks, per_row, counts, count_width, starts, subset_starts, subset_bits):  # type: ignore[no-untyped-def]
+def subsets_of(row, n_stored, chunks, per_row, counts, count_width, starts, subset_starts, subset_bits, subset_sums):  # type: ignore[no-untyped-def]
     """First number and how many, and first bit and how many of the subset numbers, of a stored row."""
     if count_width == 0:
         n = np.int64(per_row)
@@ -296,10 +300,21 @@ def subsets_of(row, chunks, per_row, counts, count_width, starts, subset_starts,
     group = row >> GROUP_SHIFT
     start = np.int64(starts[np.uint64(group)])
     at = np.int64(subset_starts[np.uint64(group)])
-    for chunk in range(group * GROUP * chunks, row * chunks):
+    chunk = group * GROUP * chunks
+    end = row * chunks
+    if (group + 1) * GROUP <= n_stored:  # both sums at once, in the halves of a word
+        sums = np.int64(0)
+        while chunk < end:
+            sums += sum_by_table(counts, chunk * count_width, count_width, end - chunk, subset_sums)
+            chunk += LANES
+        start += sums & np.int64(0xFFFFFFFF)
+        at += sums >> 32
+        chunk = end
+    while chunk < end:
         ones = min(np.int64(read_bits(counts, chunk * count_width, count_width)), np.int64(64))
         start += ones
         at += subset_bits[ones]
+        chunk += 1
     n = np.int64(0)
     size = np.int64(0)
     for chunk in range(row * chunks, (row + 1) * chunks):
@@ -312,8 +327,8 @@ def subsets_of(row, chunks, per_row, counts, count_width, starts, subset_starts,
 @nb.njit(nogil=True, cache=True, error_model="numpy", _nrt=False)
 def gather_combination(  # type: ignore[no-untyped-def]
     ids, n_rows, n_stored, remap, counters, per_row, counts, count_width, starts, subset_starts, subset_numbers, width,
-    n_bits, subset_bits, whole, whole_choose, halves, half_choose, subsets, first_subset, n_numbers, codes, kind,
-    row_scales, lattice, column_scales, flat, dim, found, numbers, places,
+    n_bits, subset_bits, subset_sums, whole, whole_choose, halves, half_choose, subsets, first_subset, n_numbers, codes,
+    kind, row_scales, lattice, column_scales, flat, dim, found, numbers, places,
 ):  # fmt: skip
     """A subset number a chunk of ``width`` columns: ``per_row`` ones in each, or counts a chunk."""
     chunks = -(-dim // width)
@@ -327,7 +342,7 @@ def gather_combination(  # type: ignore[no-untyped-def]
             fits = row < n_stored
             if 0 <= row < n_stored:
                 start, n, at, size = subsets_of(
-                    row, chunks, per_row, counts, count_width, starts, subset_starts, subset_bits
+                    row, n_stored, chunks, per_row, counts, count_width, starts, subset_starts, subset_bits, subset_sums
                 )
                 fits = at >= 0 and at + size <= n_bits
                 prefetch(subset_numbers, at >> 3)

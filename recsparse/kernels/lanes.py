@@ -157,6 +157,50 @@ def expand(typing_context, source, start, mask, out, to):  # type: ignore[no-unt
     return types.void(source, types.int64, types.uint64, out, types.int64), codegen
 
 
+def _summer(by_table: bool, meaning: str) -> Any:
+    """Make ``f(codes, at, width, n, table)``: a sum over the first ``n`` of sixteen ``width`` <= 7 bit numbers."""
+
+    def sum_lanes(typing_context, codes, at, width, n, table):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            codes, at, width, n, table = args
+            long, half = ir.IntType(64), LANES // 2
+            longs = ir.VectorType(long, half)
+            source = data_pointer(context, builder, signature.args[0], codes)
+            order = ir.Constant(longs, [ir.Constant(long, j) for j in range(half)])
+            steps = builder.mul(splat(builder, width, longs), order)
+            ones = builder.sub(builder.shl(ir.Constant(long, 1), width), ir.Constant(long, 1))
+            total = constant(longs, 0)
+            for part in range(2):
+                bit = builder.add(at, builder.mul(width, ir.Constant(long, part * half)))
+                word = load(builder, builder.gep(source, [builder.lshr(bit, ir.Constant(long, 3))]), long)
+                word = builder.lshr(word, builder.and_(bit, ir.Constant(long, 7)))
+                numbers = builder.and_(builder.lshr(splat(builder, word, longs), steps), splat(builder, ones, longs))
+                left = builder.sub(n, ir.Constant(long, part * half))
+                wanted = builder.icmp_signed("<", order, splat(builder, left, longs))
+                if by_table:  # llvmlite has no vectors of addresses, so numbers are looked up one by one
+                    base = data_pointer(context, builder, signature.args[4], table)
+                    found = constant(longs, 0)
+                    for j in range(half):
+                        lane = ir.Constant(ir.IntType(32), j)
+                        place = builder.and_(builder.extract_element(numbers, lane), ir.Constant(long, 127))
+                        found = builder.insert_element(found, builder.load(builder.gep(base, [place])), lane)
+                    numbers = found
+                total = builder.add(total, builder.select(wanted, numbers, constant(longs, 0)))
+            add = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(long, [longs]), f"llvm.vector.reduce.add.v{half}i64"
+            )
+            return builder.call(add, [total])
+
+        return types.int64(codes, types.int64, types.int64, types.int64, table), codegen
+
+    sum_lanes.__doc__ = meaning
+    return intrinsic(sum_lanes)
+
+
+sum_integers = _summer(False, "The sum of the first ``n`` of sixteen numbers from bit ``at``; the table is not read.")
+sum_by_table = _summer(True, "The sum of ``table[number]``, int64 (128,), over the first ``n`` of sixteen numbers.")
+
+
 @intrinsic
 def prefetch(typing_context, buffer, at):  # type: ignore[no-untyped-def]
     """Ask for the cache line of byte ``at``; harmless wherever that is."""

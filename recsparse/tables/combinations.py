@@ -26,11 +26,13 @@ class Numbering:
         unrank_arguments: what :func:`~recsparse.kernels.combinations.unrank` takes after number and ones.
         rank_arguments: what :func:`~recsparse.kernels.combinations.rank_subset` takes after the mask.
         bits: int64 (65,), bits of a number by ones.
+        sums: int64 (128,), ones in the lower half of a word and those bits in the upper, so that one sum adds up both.
     """
 
     unrank_arguments: tuple[Any, ...]
     rank_arguments: tuple[Any, ...]
     bits: npt.NDArray[np.int64]
+    sums: npt.NDArray[np.int64]
 
 
 @cache
@@ -70,4 +72,6 @@ def numbering(width: int) -> Numbering:
     subsets, first, numbers = _quarters()
     tables = tuple(frozen(table) for table in (whole, whole_choose, half, half_choose))
     bits = np.array([bits_for(comb(width, ones) - 1) if ones <= width else 0 for ones in range(CHUNK + 1)])
-    return Numbering((*tables, subsets, first), (*tables, numbers), frozen(bits))
+    sums = np.zeros(128, dtype=np.int64)
+    sums[: len(bits)] = np.arange(len(bits)) | bits << 32
+    return Numbering((*tables, subsets, first), (*tables, numbers), frozen(bits), frozen(sums))

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from recsparse.errors import FormatError
 from recsparse.kernels import gather
 from recsparse.kernels.decode import ONES
-from recsparse.parallel import for_ranges
+from recsparse.parallel import share
 from recsparse.tables.bits import BitRank, bit_buffer, frozen
 from recsparse.tables.fallback import FALLBACKS, Fallback, Ids
 from recsparse.tables.mask import Counts, Mask
@@ -18,8 +18,8 @@ from recsparse.tables.supports import SUPPORTS, Bitmap, Full, Header, List, Supp
 from recsparse.tables.table import BLOCK_BYTES, Table
 from recsparse.tables.values import NO_BYTES, NO_FLOATS, Floats, Values, decode_codes
 
-MANY = 1 << 15
-"""Ids from which a lookup is worth the start of threads."""
+MANY = 1 << 16
+"""Entries from which a lookup is worth waking another thread for."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -122,10 +122,10 @@ class PackedTable(Table):
             ):
                 raise FormatError("The table is damaged: a row's place is outside of what is stored. Save it again.")
 
-        if len(ids) < MANY:
+        if len(ids) * dim < MANY:
             work(0, len(ids))
         else:
-            for_ranges(work, len(ids), step=MANY // 4)
+            share(work, len(ids))
         if self.fallback.kind != "zero" and not found.all():
             self.fallback.fill(ids, np.flatnonzero(~found), out)
 

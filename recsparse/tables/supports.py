@@ -355,7 +355,7 @@ class Combination(Support):
     @cached_property
     def _tables(self) -> tuple[Any, ...]:
         table = numbering(self.width)
-        return table.bits, *table.unrank_arguments
+        return table.bits, table.sums, *table.unrank_arguments
 
     @property
     def header(self) -> Header:
