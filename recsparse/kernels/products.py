@@ -21,6 +21,12 @@ TILE_USERS, TILE_ITEMS = 128, 2048
 _MOST_USERS = 8192
 """Users a thread takes through the catalogue at a time; what decoding a tile costs is divided by them."""
 
+_LEAST_ROWS = 16
+"""Rows a product has at least: below, BLAS sums in other orders, and a score would tell who was asked for beside."""
+
+_FEW_USERS = 64
+"""Users from which it pays to transpose a tile first. It changes no bit from ``_LEAST_ROWS`` rows on."""
+
 Decode = Callable[[int, int], Floats]
 """``decode(start, stop)`` gives the vectors of items ``start`` .. ``stop - 1``, (stop - start, D) float32."""
 
@@ -75,12 +81,14 @@ def top_products(
         Q = torch.from_numpy(queries[start:stop])
         buffer = torch.empty(TILE_USERS * (TILE_ITEMS + 1))
         for first, last in tiles:
-            V = torch.from_numpy(np.require(decode(first, last), np.float32, ["W"])).T.contiguous()
+            V = torch.from_numpy(np.require(decode(first, last), np.float32, ["W"])).T
+            if stop - start >= _FEW_USERS:
+                V = V.contiguous()
             for user in range(0, stop - start, TILE_USERS):
                 block = Q[user : user + TILE_USERS]
                 rows = len(block)
-                if rows == 1:
-                    block = block.expand(2, -1)  # BLAS sums a lone row in another order; scores must not tell
+                if rows < _LEAST_ROWS:
+                    block = torch.nn.functional.pad(block, (0, 0, 0, _LEAST_ROWS - rows))
                 tile = buffer[: len(block) * V.shape[1]].view(len(block), V.shape[1])
                 torch.mm(block, V, out=tile)
                 selection.push(tile[:rows].numpy(), first, slice(user, user + rows))
