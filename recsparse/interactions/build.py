@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from recsparse.errors import DataError
 from recsparse.files import atomic_directory
@@ -11,6 +12,7 @@ from recsparse.interactions.cleaning import Cleaning
 from recsparse.interactions.download import Progress, silent
 from recsparse.interactions.engine import DuckDB, Engine
 from recsparse.interactions.fetch import fetch, locate
+from recsparse.interactions.locking import alone
 from recsparse.interactions.pipeline import Input, Run
 from recsparse.interactions.source import Ratings, Source
 from recsparse.interactions.store import read_info
@@ -78,7 +80,9 @@ def build(
         source = Source(ratings=Ratings(path=str(source)))
     given = Input(source, Path(root or "."), cleaning or Cleaning())
     make = engine or (lambda work: DuckDB(work, memory_limit=memory_limit, threads=threads, progress=tell))
-    return _run(given, directory, name or directory.name, make, overwrite=overwrite, tell=tell)
+    with alone(directory.resolve()):
+        _run(given, directory.resolve(), name or directory.name, make, overwrite=overwrite, tell=tell)
+    return directory
 
 
 def append(
@@ -111,25 +115,32 @@ def append(
         DataError: the new files do not hold what they should; or the dataset was cleaned by steps that would have to
             see what they left out (minimum counts, k-core, a transform of a sum or count): build it from all files.
     """
-    directory = Path(directory)
-    info = read_info(directory)
+    directory = Path(directory).resolve()
+    tell = progress or silent
+    make = engine or (lambda work: DuckDB(work, memory_limit=memory_limit, threads=threads, progress=tell))
+    if not isinstance(source, Source):
+        source = Source(ratings=Ratings(path=str(source)))
+    with alone(directory):
+        info = read_info(directory)
+        given = Input(source, Path(root or "."), _cleaning_of(directory, info), old=directory)
+        if (source.ratings.time is not None) != info["times"]:
+            have, lack = ("has", "have none") if info["times"] else ("has no", "have some")
+            raise DataError(f"{directory} {have} times and the new files {lack}; name or leave out their time column.")
+        _run(given, directory, info["name"], make, overwrite=True, tell=tell)
+    return directory
+
+
+def _cleaning_of(directory: Path, info: dict[str, Any]) -> Cleaning:
+    """Give the steps a dataset was cleaned by, if more lines can be taken through them."""
     cleaning = Cleaning.model_validate(info.get("cleaning", {}))
     if "cleaning" not in info or cleaning.needs_everything:
         why = "was not made by build" if "cleaning" not in info else f"left out what was rare ({cleaning!r})"
         raise DataError(f"{directory} {why}, so nothing can be appended to it; build it again from all files.")
-    if not isinstance(source, Source):
-        source = Source(ratings=Ratings(path=str(source)))
-    if (source.ratings.time is not None) != info["times"]:
-        have, lack = ("has", "have none") if info["times"] else ("has no", "have some")
-        raise DataError(f"{directory} {have} times and the new files {lack}; name or leave out their time column.")
-    tell = progress or silent
-    given = Input(source, Path(root or "."), cleaning, old=directory.resolve())
-    make = engine or (lambda work: DuckDB(work, memory_limit=memory_limit, threads=threads, progress=tell))
-    return _run(given, directory, info["name"], make, overwrite=True, tell=tell)
+    return cleaning
 
 
-def _run(given: Input, directory: Path, name: str, make: MakeEngine, *, overwrite: bool, tell: Progress) -> Path:
-    with atomic_directory(directory.resolve(), overwrite=overwrite) as partial:
+def _run(given: Input, directory: Path, name: str, make: MakeEngine, *, overwrite: bool, tell: Progress) -> None:
+    with atomic_directory(directory, overwrite=overwrite) as partial:
         work = partial / ".work"
         work.mkdir()
         engine = make(work)
@@ -138,4 +149,3 @@ def _run(given: Input, directory: Path, name: str, make: MakeEngine, *, overwrit
         finally:
             engine.close()
         shutil.rmtree(work)
-    return directory

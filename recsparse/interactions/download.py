@@ -118,8 +118,8 @@ def _continue(url: str, part: Path, timeout: float, progress: Progress) -> None:
         length = answer.headers.get("Content-Length")
         total = done + int(length) if length else None
         note.write_text(json.dumps({"url": url, "validator": _validator(answer.headers)}))
-        with part.open("ab" if done else "wb") as file:
-            while chunk := answer.read(CHUNK):
+        with part.open("ab" if done else "wb", buffering=0) as file:
+            while chunk := answer.read1(CHUNK):  # what has come is kept, however slow the rest
                 file.write(chunk)
                 done += len(chunk)
                 progress(f"download {part.name.removesuffix('.part')}", done, total)

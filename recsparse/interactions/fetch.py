@@ -1,12 +1,9 @@
 """Public datasets on this machine: from the cache, an origin of their card, or files the user already has."""
 
-import fcntl
 import glob
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
@@ -16,6 +13,7 @@ from recsparse.files import atomic_directory
 from recsparse.interactions.archives import extract, is_archive
 from recsparse.interactions.cards import Card, Origin, load_card
 from recsparse.interactions.download import Progress, download, download_wheel, silent, verify
+from recsparse.interactions.locking import alone
 from recsparse.interactions.source import Source
 
 CACHE_VARIABLE = "RECSPARSE_CACHE"
@@ -53,7 +51,7 @@ def fetch(
     if from_path is None and home.exists():
         locate(card, home)
         return home
-    with _one_at_a_time(home):
+    with alone(home):
         if from_path is not None:
             _take(card, Path(from_path), home)
         elif not home.exists():  # another process may have fetched it while this one waited
@@ -146,12 +144,3 @@ def _take(card: Card, path: Path, home: Path) -> None:
                 if not members:
                     raise
         locate(card, directory)
-
-
-@contextmanager
-def _one_at_a_time(home: Path) -> Iterator[None]:
-    """Keep other processes from fetching the same dataset; the lock falls with the process, however it ends."""
-    home.parent.mkdir(parents=True, exist_ok=True)
-    with (home.parent / f".{home.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -20,7 +20,7 @@ TOPICS = 24
 START = 1_577_836_800
 """1 January 2020, in seconds since the epoch."""
 SPAN = 2 * 365 * 86_400
-SKEW = 0.75
+SKEW = 0.85
 """An item's share falls with its rank r in its topic as r ** -SKEW."""
 OVERSAMPLE = 1.3
 """Pairs drawn for each pair that is missing, since some repeat."""
@@ -59,7 +59,7 @@ def synthesise(
     """Write ``ratings``, ``users`` and ``items`` files (CSV or Parquet) and ``synth.json``, as a stream.
 
     An interaction is drawn in three steps: a topic from the user's tastes; a rank r in the topic with probability
-    proportional to ``r ** -0.75``; the item that holds the rank at that time, as ranks drift by a quarter of the topic
+    proportional to ``r ** -0.85``; the item that holds the rank at that time, as ranks drift by 3 % of the topic
     in two years. Its rating 1 to 5 is higher for the topics the user likes. A user's number of interactions is
     log-normal. Users have the features ``taste`` (the topic liked most, right for nine of ten) and ``age``; items have
     ``topic`` and ``year``.
@@ -147,7 +147,7 @@ def _draw(
         topic = np.choose(liked, [rng.integers(0, TOPICS, n), second[user], main[user]])
         moment = joined[user] + rng.random(n) * (1 - joined[user]) * 0.5
         size = np.diff(world.start)[topic]
-        rank = size * rng.random(n) ** (1 / (1 - SKEW)) + 0.25 * size * moment
+        rank = size * rng.random(n) ** (1 / (1 - SKEW)) + 0.03 * size * moment
         item = world.by_topic[world.start[topic] + rank.astype(np.int64) % np.maximum(size, 1)]
         rating = np.clip(np.rint(2.6 + 0.7 * liked + rng.normal(0, 0.8, n)), 1, 5).astype(np.int64)
         new = np.stack([user, item, rating, (START + moment * SPAN).astype(np.int64)])[:, size > 0]

@@ -106,7 +106,9 @@ def test_a_killed_download_resumes(tmp_path: Path) -> None:
             process = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True)
             assert process.stdout is not None
             process.stdout.readline()
-            time.sleep(0.6)
+            before = sizes[-1] if sizes else 0
+            while not (tmp_path / "a.part").exists() or (tmp_path / "a.part").stat().st_size <= before:
+                time.sleep(0.01)
             process.send_signal(signal.SIGKILL)
             process.wait()
             process.stdout.close()

@@ -23,11 +23,11 @@ from tests.interactions.known import tree
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return synthesise(tmp_path_factory.mktemp("synth") / "s", users=2000, items=600, interactions=60_000, seed=5)
+    return synthesise(tmp_path_factory.mktemp("synth") / "s", users=2000, items=3000, interactions=60_000, seed=5)
 
 
 def test_equal_seeds_give_equal_files_in_blocks_of_any_number(made: Path, tmp_path: Path) -> None:
-    numbers = {"users": 2000, "items": 600, "interactions": 60_000}
+    numbers = {"users": 2000, "items": 3000, "interactions": 60_000}
     assert tree(synthesise(tmp_path / "same", **numbers, seed=5)) == tree(made)
     assert tree(synthesise(tmp_path / "other", **numbers, seed=6)) != tree(made)
     synthesise(tmp_path / "p", **numbers, seed=5, form="parquet")
@@ -52,7 +52,7 @@ def test_blocks_are_streamed_and_do_not_overlap(tmp_path: Path, monkeypatch: pyt
 
 def test_it_has_what_real_data_have(made: Path) -> None:
     lines = pd.read_csv(made / "ratings.csv")
-    assert 0.85 < len(lines) / 60_000 <= 1.02
+    assert 0.95 < len(lines) / 60_000 <= 1.02
     assert spread(lines["item_id"].value_counts().to_numpy())["gini"] > 0.5
     assert spread(lines["user_id"].value_counts().to_numpy())["gini"] > 0.4
     topic = pd.read_csv(made / "items.csv").set_index("item_id")["topic"]
@@ -63,7 +63,7 @@ def test_it_has_what_real_data_have(made: Path) -> None:
     assert lines["rating"].between(1, 5).all()
     early, late = (lines[lines["timestamp"].rank(pct=True).between(*each)] for each in ((0, 0.2), (0.8, 1)))
     top = [set(each["item_id"].value_counts().index[:60]) for each in (early, late)]
-    assert len(top[0] & top[1]) < 40  # the popular ones change
+    assert 5 < len(top[0] & top[1]) < 50  # the popular ones change
 
 
 def test_a_model_recovers_the_structure(made: Path, tmp_path: Path) -> None:
