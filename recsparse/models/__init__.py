@@ -1,6 +1,7 @@
 """Estimators: fit on interactions, fold in any history, recommend, save."""
 
 from recsparse.models.base import COLD, FOLDED_IN, WARM, Recommender, items_digest
+from recsparse.models.biased_mf import BiasedMF
 from recsparse.models.ease import EASE
 from recsparse.models.ials import IALS
 from recsparse.models.item_knn import ItemKNN
@@ -18,6 +19,7 @@ __all__ = [
     "MF",
     "SLIM",
     "WARM",
+    "BiasedMF",
     "ItemKNN",
     "LowRankIALS",
     "Popularity",

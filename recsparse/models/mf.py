@@ -17,6 +17,7 @@ from recsparse.kernels.sgd import Settings, Side
 from recsparse.models.checkpoint import read_checkpoint, training_digest, write_checkpoint
 from recsparse.models.factors import FactorModel
 from recsparse.models.least_squares import ImplicitLoss
+from recsparse.models.lightgcn import propagate
 from recsparse.models.sgd_state import (
     LOSSES,
     NEGATIVES,
@@ -70,6 +71,8 @@ class MF(FactorModel):
         value_type: how the item table's values are stored.
         fold_in_alpha0: weight of unobserved pairs when a new user is folded in.
         fold_in_reg: ridge of that fold-in.
+        layers: average the learned vectors over so many steps on the user-item graph, as LightGCN does (which trains
+            through them as well); 0 for none.
         init_std: standard deviation of the initial entries times sqrt(dim).
         random_state: seed.
         n_jobs: threads; None and -1 mean all cores.
@@ -112,6 +115,7 @@ class MF(FactorModel):
         value_type: str = "fp32",
         fold_in_alpha0: float = 0.1,
         fold_in_reg: float = 1.0,
+        layers: int = 0,
         init_std: float = 0.1,
         random_state: int = 0,
         n_jobs: int | None = None,
@@ -131,6 +135,7 @@ class MF(FactorModel):
         self.value_type = value_type
         self.fold_in_alpha0 = fold_in_alpha0
         self.fold_in_reg = fold_in_reg
+        self.layers = layers
         self.init_std = init_std
         self.random_state = random_state
         self.n_jobs = n_jobs
@@ -180,7 +185,7 @@ class MF(FactorModel):
         if self._checkpoint is not None and (found := read_checkpoint(self._checkpoint, digest)):
             arrays, progress = found
             users, items = unpack_side("users", arrays), unpack_side("items", arrays)
-            self._keep(arrays["best.users"], arrays["best.items"], None, progress["best"])
+            self._store(arrays["best.users"], arrays["best.items"], None, progress["best"])
             self.epochs_, self.validation_ = progress["epochs"], progress["validation"]
         while self.epochs_ < self.epochs and not self._is_stale():
             last = users.values.copy(), items.values.copy()
@@ -227,6 +232,11 @@ class MF(FactorModel):
         return self.epochs_ - self.best_epoch_ >= self.patience
 
     def _keep(self, users: Floats, items: Floats, kept: npt.NDArray[np.bool_] | None, epoch: int) -> None:
+        if self.layers:
+            users, items = propagate(self.history_, users, items, self.layers)
+        self._store(users, items, kept, epoch)
+
+    def _store(self, users: Floats, items: Floats, kept: npt.NDArray[np.bool_] | None, epoch: int) -> None:
         self.user_table_ = np.ascontiguousarray(users).copy()
         self.item_table_ = pack(items, kept, value_type=self.value_type)
         self.best_epoch_ = epoch
@@ -283,9 +293,11 @@ class MF(FactorModel):
         for name in ("learning_rate", "init_std", "fold_in_reg"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be above 0.")
-        for name in ("reg", "negative_weight", "fold_in_alpha0"):
+        for name in ("reg", "negative_weight", "fold_in_alpha0", "layers"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be at least 0.")
+        if self.recipe is not None and self.layers:
+            raise ConfigError("Propagation would fill in what a recipe prunes; set layers to 0 or leave out recipe.")
         if self.recipe is not None and self._checkpoint is not None:
             raise ConfigError("A checkpoint does not hold a recipe's progress yet; leave out checkpoint or recipe.")
 

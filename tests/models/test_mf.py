@@ -15,6 +15,7 @@ from recsparse.interactions.split import Holdout
 from recsparse.kernels import sgd as kernels
 from recsparse.kernels.negatives import known_items
 from recsparse.models import MF
+from recsparse.models.lightgcn import propagate
 from recsparse.models.sgd_state import Sampler
 from tests.models.contract import ModelContract
 from tests.models.known import checkerboard, checkerboard_matrix
@@ -33,6 +34,23 @@ class TestSquaredWithAdam(ModelContract):
         dim=8, loss="squared", negatives="in-batch", n_negatives=3, optimiser="adam", learning_rate=0.01, epochs=150,
         n_jobs=1,
     )  # fmt: skip
+
+
+class TestPropagated(ModelContract):
+    model = MF(dim=8, epochs=300, learning_rate=0.1, layers=2, n_jobs=1)
+
+
+def test_propagation_is_a_power_series_of_the_normalised_graph() -> None:
+    X = blocks(30, 20)
+    rng = np.random.default_rng(0)
+    users, items = (rng.standard_normal((n, 4)).astype(np.float32) for n in X.shape)
+    A = np.block([[np.zeros((30, 30)), X.toarray()], [X.toarray().T, np.zeros((20, 20))]])
+    degree = np.maximum(A.sum(axis=1), 1)
+    A = A / np.sqrt(degree[:, None] * degree[None, :])
+    E = np.concatenate([users, items])
+    expected = (E + A @ E + A @ A @ E) / 3
+    got = np.concatenate(propagate(X, users, items, 2))
+    np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
 def blocks(n_users: int = 200, n_items: int = 60, rng_seed: int = 0) -> sp.csr_array:
@@ -286,7 +304,7 @@ def test_a_user_with_everything_is_left_out_of_training() -> None:
 
 
 @pytest.mark.parametrize(
-    "setting", [{"loss": "mse"}, {"negatives": "all"}, {"optimiser": "lion"}, {"dim": 0}, {"epochs": 0},
+    "setting", [{"layers": -1}, {"loss": "mse"}, {"negatives": "all"}, {"optimiser": "lion"}, {"dim": 0}, {"epochs": 0},
                 {"learning_rate": 0.0}, {"reg": -1.0}, {"n_negatives": 0}],
 )  # fmt: skip
 def test_impossible_settings_are_refused(setting: dict[str, object]) -> None:
