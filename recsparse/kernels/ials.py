@@ -5,7 +5,8 @@ For each row r of the side being solved, with the interactions (weights w, rows 
     (Σ w f fᵀ + G + reg_r I) x = Σ w f
 
 where G (D, D) is what all rows share. On a support S the same holds for the columns S alone. Systems are built in
-tiles of gathered rows by ssyrk and factorised by sposv, so that nearly all arithmetic runs in BLAS.
+tiles of gathered rows by ssyrk and factorised by sposv, so that nearly all arithmetic runs in BLAS. A row that is
+pulled towards a prior p instead of zero has reg_r p added on the right; the output holds that on entry, or zero.
 """
 
 import numba as nb
@@ -19,7 +20,7 @@ TILE = 128
 
 @nb.njit(nogil=True, cache=True)
 def solve_dense(routines, indptr, indices, weights, F, G, reg, out, start, stop):  # type: ignore[no-untyped-def]
-    """Solve rows [start, stop) of ``out`` (R, D); a row without interactions becomes zero."""
+    """Solve rows [start, stop) of ``out`` (R, D), which holds their pulls; without interactions a row becomes zero."""
     d = F.shape[1]
     A = np.empty((d, d), dtype=np.float32)
     B = np.empty((TILE, d), dtype=np.float32)
@@ -27,9 +28,9 @@ def solve_dense(routines, indptr, indices, weights, F, G, reg, out, start, stop)
     integers = np.empty(3, dtype=np.int32)
     for row in range(start, stop):
         x = out[row]
-        x[:] = 0
         begin, end = indptr[row], indptr[row + 1]
         if begin == end:
+            x[:] = 0
             continue
         A[:] = G
         for j in range(d):
@@ -56,9 +57,9 @@ def solve_dense_from_sparse(routines, indptr, indices, weights, Fp, Fi, Fx, G, r
     integers = np.empty(3, dtype=np.int32)
     for row in range(start, stop):
         x = out[row]
-        x[:] = 0
         begin, end = indptr[row], indptr[row + 1]
         if begin == end:
+            x[:] = 0
             continue
         A[:] = G
         for j in range(d):
@@ -81,9 +82,9 @@ def solve_on_support(  # type: ignore[no-untyped-def]
 ):
     """Solve rows [start, stop) each on its support, columns ``Si[Sp[row]:Sp[row + 1]]``, into ``values`` (nnz of S,).
 
-    Where ``curvature`` has the length of ``values``, it is given 1 / (A⁻¹)_jj, the curvature of the row's loss by one
-    entry when all others adapt; else it is left alone. With ``bits`` above 0 the row is rounded to integers of so many
-    bits times one scale (:func:`_round_row`).
+    ``values`` holds the rows' pulls on entry. Where ``curvature`` has the length of ``values``, it is given
+    1 / (A⁻¹)_jj, the curvature of the row's loss by one entry when all others adapt; else it is left alone. With
+    ``bits`` above 0 the row is rounded to integers of so many bits times one scale (:func:`_round_row`).
     """
     widest = 0
     for row in range(start, stop):
@@ -99,8 +100,8 @@ def solve_on_support(  # type: ignore[no-untyped-def]
         support = Si[Sp[row] : Sp[row + 1]]
         k = len(support)
         x = values[Sp[row] : Sp[row + 1]]
-        x[:] = 0
         if k == 0 or begin == end:
+            x[:] = 0
             continue
         A = matrix[: k * k].reshape(k, k)
         B = buffer[: TILE * k].reshape(TILE, k)
@@ -206,9 +207,10 @@ def gradient(indptr, indices, weights, F, G, reg, V, out, start, stop):  # type:
 
 
 @nb.njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "arcp", "nsz"})
-def refine(indptr, indices, weights, F, shared, reg, X, steps, start, stop):  # type: ignore[no-untyped-def]
+def refine(indptr, indices, weights, F, shared, reg, pull, X, steps, start, stop):  # type: ignore[no-untyped-def]
     """Improve rows [start, stop) of ``X`` (R, D) by steps of conjugate gradients, preconditioned by the diagonal.
 
+    ``pull`` (R, D) is reg times the rows' priors, or has no rows where they are zero.
     ``shared`` (D,) is the diagonal of G in a basis where G is diagonal; so a step costs 2 D an interaction, and what is
     off the diagonal is only what a row's own interactions put there.
     """
@@ -226,6 +228,9 @@ def refine(indptr, indices, weights, F, shared, reg, X, steps, start, stop):  # 
         for j in range(d):
             diagonal[j] = shared[j] + reg[row]
             residual[j] = -diagonal[j] * x[j]
+        if len(pull) > 0:
+            for j in range(d):
+                residual[j] += pull[row, j]
         for position in range(begin, end):
             f = F[indices[position]]
             w = weights[position]

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from recsparse.kernels import blocks
 from recsparse.kernels import ials as kernels
 from recsparse.kernels.lapack import ROUTINES
 from recsparse.parallel import for_ranges, single_threaded_blas
@@ -16,6 +17,7 @@ Factors: TypeAlias = Dense | sp.csr_array
 
 _STEP = 32
 _NOTHING: Dense = np.empty(0, dtype=np.float32)
+_NO_ROWS: Dense = np.empty((0, 0), dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class ImplicitLoss:
         Σ_{(u,i) ∈ S} w_ui (u·v - 1)² + alpha0 Σ_{u,i} (u·v)²
         + reg [Σ_u (w_u + alpha0 I)^nu ||u||² + Σ_i (w_i + alpha0 U)^nu ||v||²]
 
-    where w_u and w_i are sums of weights over a user's and an item's observed pairs.
+    where w_u and w_i are sums of weights over a user's and an item's observed pairs. A row with a prior p, what its
+    features predict, is regularised by ||v - p||² instead; without interactions it becomes p, else zero.
 
     Attributes:
         alpha0: weight of every pair, observed or not.
@@ -50,24 +53,60 @@ class ImplicitLoss:
         weight = np.asarray(side.sum(axis=1), dtype=np.float64).ravel()
         return np.asarray(self.reg * (weight + self.alpha0 * side.shape[1]) ** self.nu, dtype=np.float32)
 
-    def solve(self, side: sp.csr_array, factors: Factors, shared: Dense | None = None) -> Dense:
+    def solve(
+        self, side: sp.csr_array, factors: Factors, shared: Dense | None = None, prior: Dense | None = None
+    ) -> Dense:
         """Minimise over all rows of ``side`` (R, N), given the other side's factors (N, D): (R, D) float32.
 
-        A row without interactions becomes zero. Cost: O(nnz D² + R D³), or O(nnz K² + R D³) for a CSR of K a row.
+        A row without interactions becomes its prior (R, D), or zero. Cost: O(nnz D² + R D³), or O(nnz K² + R D³) for a
+        CSR of K a row.
         """
         shared = self.shared(factors) if shared is None else shared
-        out = np.empty((side.shape[0], shared.shape[0]), dtype=np.float32)
+        ridge = self.ridge(side)
+        out = np.zeros((side.shape[0], len(shared)), dtype=np.float32) if prior is None else ridge[:, None] * prior
         rows = (ROUTINES, side.indptr, side.indices, side.data)
         if isinstance(factors, np.ndarray):
-            task: tuple[Any, ...] = (*rows, factors, shared, self.ridge(side), out)
+            task: tuple[Any, ...] = (*rows, factors, shared, ridge, out)
             kernel: Any = kernels.solve_dense
         else:
-            task = (*rows, factors.indptr, factors.indices, factors.data, shared, self.ridge(side), out)
+            task = (*rows, factors.indptr, factors.indices, factors.data, shared, ridge, out)
             kernel = kernels.solve_dense_from_sparse
         for_ranges(lambda start, stop: kernel(*task, start, stop), len(out), step=_STEP, n_jobs=self.n_jobs)
-        return out
+        return _or_prior(out, side, prior)
 
-    def refine(self, side: sp.csr_array, factors: Dense, rows: Dense, steps: int) -> tuple[Dense, Dense]:
+    def solve_blocks(
+        self,
+        side: sp.csr_array,
+        factors: Dense,
+        rows: Dense,
+        width: int,
+        shared: Dense | None = None,
+        prior: Dense | None = None,
+    ) -> Dense:
+        """Improve the rows of ``side`` by solving ``width`` columns at a time, each block exactly given the others.
+
+        One pass of iALS++ (Rendle et al. 2021b, "iALS++: speeding up matrix factorization with subspace
+        optimization"). With ``width`` D it is :meth:`solve`. Cost: O(nnz D width + R (D² + D width²)).
+        """
+        shared = self.shared(factors) if shared is None else shared
+        ridge, out = self.ridge(side), rows.copy()
+        task = (
+            ROUTINES, side.indptr, side.indices, side.data, factors, shared, ridge, _pull(ridge, prior), out, width,
+        )  # fmt: skip
+        for_ranges(
+            lambda start, stop: blocks.solve_blocks(*task, start, stop), len(out), step=_STEP, n_jobs=self.n_jobs
+        )
+        return _or_prior(out, side, prior)
+
+    def refine(
+        self,
+        side: sp.csr_array,
+        factors: Dense,
+        rows: Dense,
+        steps: int,
+        shared: Dense | None = None,
+        prior: Dense | None = None,
+    ) -> tuple[Dense, Dense]:
         """Improve the rows of ``side`` by a few steps of conjugate gradients from where they are, instead of solving.
 
         The loss does not change when both sides are rotated together, so both go to the basis in which the shared
@@ -77,18 +116,32 @@ class ImplicitLoss:
         Returns:
             The other side's factors and the improved rows, both rotated.
         """
+        shared = self.shared(factors) if shared is None else shared
+        if not np.isfinite(shared).all():
+            return factors, np.full_like(rows, np.nan)
         with single_threaded_blas():
-            shared, basis = np.linalg.eigh(self.shared(factors).astype(np.float64))
+            diagonal, basis = np.linalg.eigh(shared.astype(np.float64))
         basis = basis.astype(np.float32)
         factors, rows = (_rotated(each, basis, self.n_jobs) for each in (factors, rows))
+        prior = None if prior is None else _rotated(prior, basis, self.n_jobs)
+        ridge = self.ridge(side)
         task = (
-            side.indptr, side.indices, side.data, factors, shared.astype(np.float32), self.ridge(side), rows, steps,
+            side.indptr, side.indices, side.data, factors, diagonal.astype(np.float32), ridge, _pull(ridge, prior),
+            rows, steps,
         )  # fmt: skip
         for_ranges(lambda start, stop: kernels.refine(*task, start, stop), len(rows), step=_STEP, n_jobs=self.n_jobs)
-        return factors, rows
+        return factors, _or_prior(rows, side, prior)
 
     def solve_on_support(
-        self, side: sp.csr_array, factors: Dense, support: sp.csr_array, *, curvature: bool = False, bits: int = 0
+        self,
+        side: sp.csr_array,
+        factors: Dense,
+        support: sp.csr_array,
+        *,
+        curvature: bool = False,
+        bits: int = 0,
+        shared: Dense | None = None,
+        prior: Dense | None = None,
     ) -> tuple[sp.csr_array, Dense]:
         """Minimise over each row's entries on ``support``, a CSR pattern (R, D); all other entries are zero.
 
@@ -101,21 +154,37 @@ class ImplicitLoss:
         """
         values = np.zeros(support.nnz, dtype=np.float32)
         bends = np.zeros(support.nnz, dtype=np.float32) if curvature else _NOTHING
+        ridge = self.ridge(side)
+        lengths = np.diff(support.indptr)
+        if prior is not None:
+            priors = prior[np.repeat(np.arange(len(lengths)), lengths), support.indices]
+            values[:] = np.repeat(ridge, lengths) * priors
         task = (
-            ROUTINES, side.indptr, side.indices, side.data, factors, self.shared(factors), self.ridge(side),
-            support.indptr, support.indices, values, bends, bits,
+            ROUTINES, side.indptr, side.indices, side.data, factors, self.shared(factors) if shared is None else shared,
+            ridge, support.indptr, support.indices, values, bends, bits,
         )  # fmt: skip
         for_ranges(
             lambda start, stop: kernels.solve_on_support(*task, start, stop),
             side.shape[0], step=_STEP, n_jobs=self.n_jobs,
         )  # fmt: skip
+        if prior is not None:
+            empty = np.repeat(np.diff(side.indptr) == 0, lengths)
+            values[empty] = priors[empty]
         return sp.csr_array((values, support.indices, support.indptr), shape=support.shape), bends
 
-    def gradient(self, side: sp.csr_array, factors: Dense, rows: Dense) -> Dense:
+    def gradient(
+        self,
+        side: sp.csr_array,
+        factors: Dense,
+        rows: Dense,
+        shared: Dense | None = None,
+        prior: Dense | None = None,
+    ) -> Dense:
         """Half the loss's derivative by every entry of ``rows`` (R, D), also where they are zero."""
-        shared = self.shared(factors)
-        out = rows @ shared
-        task = (side.indptr, side.indices, side.data, factors, shared, self.ridge(side), rows, out)
+        shared = self.shared(factors) if shared is None else shared
+        ridge = self.ridge(side)
+        out = rows @ shared if prior is None else rows @ shared - ridge[:, None] * prior
+        task = (side.indptr, side.indices, side.data, factors, shared, ridge, rows, out)
         for_ranges(lambda start, stop: kernels.gradient(*task, start, stop), len(out), step=_STEP, n_jobs=self.n_jobs)
         return out
 
@@ -134,6 +203,33 @@ class Sides:
         by_item = sp.csr_array(by_user.T)
         by_item.sort_indices()
         return cls(by_user, by_item, loss)
+
+    def shared_of_users(self, users: Dense) -> Dense:
+        """G of an item half-step."""
+        return self.loss.shared(users)
+
+    def shared_of_items(self, items: Factors) -> Dense:
+        """G of a user half-step."""
+        return self.loss.shared(items)
+
+    def user_prior(self, users: Dense) -> Dense | None:
+        """What users (U, D) are pulled towards; None for zero."""
+        return None
+
+    def item_prior(self, items: Factors) -> Dense | None:
+        """What items (I, D) are pulled towards; None for zero."""
+        return None
+
+
+def _pull(ridge: Dense, prior: Dense | None) -> Dense:
+    return _NO_ROWS if prior is None else ridge[:, None] * prior
+
+
+def _or_prior(rows: Dense, side: sp.csr_array, prior: Dense | None) -> Dense:
+    if prior is not None:
+        empty = np.diff(side.indptr) == 0
+        rows[empty] = prior[empty]
+    return rows
 
 
 def _rotated(rows: Dense, basis: Dense, n_jobs: int | None) -> Dense:

@@ -13,17 +13,23 @@ Kept = npt.NDArray[np.bool_]
 def prune_items(sides: Sides, users: Dense, items: Factors, pruner: Pruner, progress: float) -> Factors:
     """Let the recipe decide what the items keep, and solve them again on that unless it fixed their values."""
     values = items if isinstance(items, np.ndarray) else items.toarray()
+    shared, prior = sides.shared_of_users(users), sides.item_prior(items)
+
+    def solve(support: sp.csr_array, curvature: bool = False) -> tuple[sp.csr_array, Dense]:
+        return sides.loss.solve_on_support(
+            sides.by_item, users, support, curvature=curvature, shared=shared, prior=prior
+        )
 
     def curvature() -> Dense:
         support = pattern(np.ones_like(values, dtype=np.bool_) if pruner.support is None else pruner.support)
         bends = np.zeros_like(values)
-        bends[support.nonzero()] = sides.loss.solve_on_support(sides.by_item, users, support, curvature=True)[1]
+        bends[support.nonzero()] = solve(support, curvature=True)[1]
         return bends
 
     evidence = Evidence(
         values=values,
         counts=np.diff(sides.by_item.indptr),
-        gradients=lambda: sides.loss.gradient(sides.by_item, users, values),
+        gradients=lambda: sides.loss.gradient(sides.by_item, users, values, shared, prior),
         curvature=curvature,
     )
     pruned = pruner.step(evidence, progress)
@@ -33,7 +39,7 @@ def prune_items(sides: Sides, users: Dense, items: Factors, pruner: Pruner, prog
     if pruner.fixed:
         support.data[:] = pruned[pruner.kept]
         return support
-    return sides.loss.solve_on_support(sides.by_item, users, support)[0]
+    return solve(support)[0]
 
 
 def pattern(kept: Kept) -> sp.csr_array:
