@@ -7,7 +7,7 @@ experiment of their own.
 from recsparse.errors import DataError
 from recsparse.report.choice import DENSE, bytes_of, good_enough
 from recsparse.report.results import Claim, Results, Row
-from recsparse.report.words import human_bytes, metric_name
+from recsparse.report.words import human_bytes, metric_name, percent
 
 
 def claims_from_results(results: Results) -> list[Claim]:
@@ -34,8 +34,8 @@ def _storage(results: Results, sparse: Row, dense: Row) -> Claim:
     return Claim(
         name="Storage",
         claim="Sparse tables take less space than dense ones that are as good, quantised ones included.",
-        experiment=f"The smallest table of each kind that loses at most {results.max_loss:.0%} of the best dense one's "
-        f"{metric_name(results.headline)}.",
+        experiment="The smallest table of each kind that loses at most "
+        f"{percent(results.max_loss)} of the best dense one's {metric_name(results.headline)}.",
         verdict="holds" if bytes_of(sparse) < bytes_of(dense) else "does not hold",
         evidence=f"{sparse.label} takes {human_bytes(sparse.bytes_per_item)} an item, {dense.label} "
         f"{human_bytes(dense.bytes_per_item)}.",
@@ -66,7 +66,7 @@ def _metadata(row: Row) -> Claim:
         claim="Finding the values costs space of its own.",
         experiment="Bytes of the packed table that are not values; a cost from a twentieth on.",
         verdict="holds" if share >= 0.05 else "does not hold",
-        evidence=f"{share:.1%} of {row.label}: {parts}.",
+        evidence=f"{percent(share)} of {row.label}: {parts}.",
         figures={"share": share},
     )
 
@@ -77,6 +77,6 @@ def _conversion(row: Row, convert: float, fit: float) -> Claim:
         claim="Converting the trained array to its sparse form takes time.",
         experiment="Seconds to pack over seconds to train; a cost from a hundredth on.",
         verdict="holds" if convert >= 0.01 * fit else "does not hold",
-        evidence=f"{1000 * convert:.1f} ms for {row.label}, {convert / fit:.1%} of its training.",
+        evidence=f"{1000 * convert:.1f} ms for {row.label}, {percent(convert / fit)} of its training.",
         figures={"convert_seconds": convert, "fit_seconds": fit},
     )

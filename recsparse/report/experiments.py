@@ -23,7 +23,7 @@ from recsparse.evaluation.robustness import NOISE, noise_curve, recalled
 from recsparse.interactions.split import Split
 from recsparse.models.factors import FactorModel
 from recsparse.report.results import Claim
-from recsparse.report.words import metric_name, signed
+from recsparse.report.words import metric_name, percent, signed
 
 Verdict = Literal["holds", "does not hold", "undecided"]
 
@@ -74,7 +74,8 @@ def robustness(pair: Pair, noise: Sequence[float] = NOISE, seeds: Sequence[int] 
     change = {label: np.mean([by[at] for at in noisy], axis=0) - by[0.0] for label, by in values.items()}
     gap = _interval(change["sparse"] - change["dense"])
     losses = "; ".join(
-        f"at {at:.0%} sparse {_relative(values['sparse'], at)}, dense {_relative(values['dense'], at)}" for at in noisy
+        f"at {percent(at)} sparse {_relative(values['sparse'], at)}, dense {_relative(values['dense'], at)}"
+        for at in noisy
     )
     return Claim(
         name="Robustness",
@@ -152,7 +153,7 @@ def diversity(pair: Pair, k: int = 20) -> Claim:
         experiment=f"Mean cosine distance by {'features' if names else 'dense embeddings'} within the top {k}.",
         verdict=_verdict(gap),
         evidence=f"Distance {_means(distances)}, user by user {_shown(gap)}; catalogue coverage "
-        f"{figures['sparse']['coverage']:.1%} against {figures['dense']['coverage']:.1%}.",
+        f"{percent(figures['sparse']['coverage'])} against {percent(figures['dense']['coverage'])}.",
         figures=figures,
     )
 

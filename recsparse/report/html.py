@@ -13,7 +13,16 @@ from recsparse.report.markdown import to_markdown
 from recsparse.report.results import Comparison, Results, Row, check_results
 from recsparse.report.tables import extra_tables
 from recsparse.report.theme import DARK, FAMILIES, LIGHT
-from recsparse.report.words import difference_between, human_bytes, interval, metric_name, number, signed, verdict
+from recsparse.report.words import (
+    difference_between,
+    human_bytes,
+    interval,
+    metric_name,
+    number,
+    percent,
+    signed,
+    verdict,
+)
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -47,7 +56,11 @@ def to_html(results: Results) -> str:
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, loader=FileSystemLoader(ASSETS))
     environment.globals.update(
-        number=number, signed=signed, human_bytes=human_bytes, sortable=lambda value: "" if math.isnan(value) else value
+        number=number,
+        signed=signed,
+        human_bytes=human_bytes,
+        percent=percent,
+        sortable=lambda value: "" if math.isnan(value) else value,
     )
     choice = choose(results)
     title, sentences = verdict(results, choice)

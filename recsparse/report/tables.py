@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from recsparse.report.results import Latency, Measured, Results, Row
-from recsparse.report.words import human_bytes, metric_name, number
+from recsparse.report.words import human_bytes, metric_name, number, percent
 
 Cell = tuple[float | str, str]
 """What a column sorts by ("" where nothing was measured), and what is shown."""
@@ -32,7 +32,7 @@ def extra_tables(results: Results) -> list[Extra]:
         "What it costs to make and to serve",
         f"Half of the calls are faster than p50, all but one in a hundred than p99. {_calls(results)}",
         {
-            "Metadata": lambda row: _cell(row.metadata_share, lambda share: f"{share:.0%}"),
+            "Metadata": lambda row: _cell(row.metadata_share, percent),
             "File": lambda row: _cell(row.cost.file_bytes, human_bytes),
             "Convert, ms": lambda row: _cell(row.cost.convert_seconds, lambda s: f"{1000 * s:.2f}"),
             "Load, ms": lambda row: _cell(row.cost.load_seconds, lambda s: f"{1000 * s:.2f}"),

@@ -33,6 +33,15 @@ def number(value: float | None, digits: int = 3) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
+def percent(share: float) -> str:
+    """A share in per cent, three figures at most.
+
+    >>> percent(0.02), percent(0.005)
+    ('2 %', '0.5 %')
+    """
+    return f"{100 * share:.3g} %"
+
+
 def signed(value: float | None, digits: int = 4) -> str:
     """A difference with its sign (a true minus sign)."""
     return "–" if value is None or not math.isfinite(value) else f"{value:+.{digits}f}".replace("-", "−")
@@ -63,7 +72,7 @@ def verdict(results: Results, choice: Choice) -> tuple[str, list[str]]:
     size = f"{human_bytes(row.bytes_per_item)} an item, {human_bytes(row.bytes_total)} in all"
     if row.label == reference.label:
         return f"Ship {row.label}", [
-            f"No smaller table is within {results.max_loss:.0%} of its {metric}. It takes {size} and reaches "
+            f"No smaller table is within {percent(results.max_loss)} of its {metric}. It takes {size} and reaches "
             f"{interval(row.metrics[results.headline])}.",
             _basis(results, choice),
         ]
@@ -110,7 +119,7 @@ def _against_rival(results: Results, choice: Choice, metric: str) -> str:
 
 
 def _basis(results: Results, choice: Choice) -> str:
-    rule = f"Rule: the smallest table that loses at most {results.max_loss:.0%} of the best dense one's "
+    rule = f"Rule: the smallest table that loses at most {percent(results.max_loss)} of the best dense one's "
     rule += metric_name(results.headline)
     users = choice.row.metrics[results.headline].users
     if choice.role == "validation":

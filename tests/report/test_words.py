@@ -48,7 +48,7 @@ def test_the_verdict_when_nothing_smaller_is_good_enough(results):
     strict = results.model_copy(update={"rows": [results.row("dense d128"), results.row("dense d8 int4")]})
     title, sentences = verdict(strict, choose(strict))
     assert title == "Ship dense d128"
-    assert "No smaller table is within 2%" in sentences[0]
+    assert "No smaller table is within 2 %" in sentences[0]
 
 
 def test_the_verdict_warns_of_a_choice_made_on_test(results):

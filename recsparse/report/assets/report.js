@@ -16,7 +16,10 @@ function figureOf(chart) {
     figure.layout.font.size = 11;
     figure.layout.margin.l = 44;
     figure.layout.margin.r = 8;
-    for (const note of figure.layout.annotations || []) note.font.size = 10;
+    for (const note of figure.layout.annotations || []) {
+      note.font.size = 10;
+      if (note.showarrow) note.xanchor = "auto";  // a long name must not leave the narrow chart
+    }
     const axis = figure.layout.xaxis;
     if (axis.tickvals) {  // every second label, or they overlap
       axis.tickvals = axis.tickvals.filter((_, i) => i % 2 === 0);
