@@ -33,6 +33,7 @@ def build(
     threads: int | None = None,
     overwrite: bool = False,
     cache: Path | None = None,
+    from_path: Path | None = None,
     progress: Progress | None = None,
 ) -> Path:
     r"""Build a dataset directory (DESIGN 4.1) from files of any size.
@@ -51,6 +52,7 @@ def build(
         threads: DuckDB's threads; None uses every core.
         overwrite: replace an existing directory, which stays in place until the new one is complete.
         cache: see :func:`recsparse.interactions.fetch`.
+        from_path: where the user already has a card's files, see there.
         progress: told the stage, how much is done and the total where known.
 
     Returns:
@@ -72,7 +74,7 @@ def build(
     tell = progress or silent
     directory = Path(directory)
     if isinstance(source, str) and not Path(source).exists() and source.split(":")[0] in list_cards():
-        root = fetch(source, cache=cache, progress=progress)
+        root = fetch(source, cache=cache, from_path=from_path, progress=progress)
         name = name or source
         card = load_card(source)
         source, cleaning = locate(card, root), cleaning or card.cleaning
