@@ -1,6 +1,7 @@
 """What a run found, as one page a person wants to read."""
 
 from recsparse.report.choice import Choice, choose, comparisons
+from recsparse.report.complete import complete
 from recsparse.report.figures import (
     bytes_figure,
     differences_figure,
@@ -18,6 +19,7 @@ __all__ = [
     "bytes_figure",
     "choose",
     "comparisons",
+    "complete",
     "differences_figure",
     "few_shot_figure",
     "frontier_figure",

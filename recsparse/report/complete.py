@@ -1,0 +1,92 @@
+"""From a run's rows with their accuracy to the effect report: groups, beyond accuracy, costs, pruned ids, claims."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from recsparse.errors import DataError
+from recsparse.evaluation.evaluate import Evaluation
+from recsparse.evaluation.fallbacks import evaluate_fallbacks
+from recsparse.interactions.split import Split
+from recsparse.models.base import Recommender
+from recsparse.models.factors import FactorModel
+from recsparse.report.choice import DENSE, bytes_of, choose, good_enough
+from recsparse.report.claims import claims_from_results
+from recsparse.report.costs import measure_costs
+from recsparse.report.effects import effects
+from recsparse.report.experiments import Pair, claims_from_experiments
+from recsparse.report.results import Cost, Measured, Results, Row
+
+
+def complete(
+    results: Results,
+    load: Callable[[str], Recommender],
+    evaluations: Mapping[str, Evaluation],
+    split: Split,
+    *,
+    file_of: Callable[[str], Path] | None = None,
+    noise: Sequence[float] = (),
+    seeds: Sequence[int] = (0, 1, 2),
+    k: int = 20,
+) -> Results:
+    """Measure for every row what its mean accuracy does not say, and decide the claims.
+
+    Args:
+        results: with rows, their metrics and comparisons.
+        load: label -> the fitted model; it is called once a row and may read it from a file.
+        evaluations: label -> evaluation on the test users.
+        split: what all models were fitted and measured on.
+        file_of: label -> the saved item table, for costs; without it latencies and conversion are left out.
+        noise: shares of noise for the robustness experiment; without any, no experiment is made. Each costs
+            ``2 x len(seeds)`` fits.
+        seeds: of the noise.
+        k: length of the lists described.
+
+    Returns:
+        New results; what was measured already (fit seconds, memory) is kept.
+    """
+    dense = load(choose(results).reference.label)
+    reference = dense if isinstance(dense, FactorModel) else None
+    rows = []
+    for row in results.rows:
+        model = load(row.label)
+        found: dict[str, Any] = effects(model, split.test, evaluations[row.label], dense=reference, k=k)
+        found["cold_items"] = found["item_groups"].get("unseen", {})
+        if isinstance(model, FactorModel) and row.bytes_total:
+            found["pruned_items"] = _pruned_items(model, split, results.headline)
+            if file_of is not None:
+                found["cost"] = _merged(row.cost, measure_costs(model, file_of(row.label), split.test.history, k=k))
+        rows.append(row.model_copy(update=found))
+    results = results.model_copy(update={"rows": rows})
+    claims = claims_from_results(results)
+    sparse = _sparse_row(results)
+    if noise and sparse is not None and reference is not None:
+        model = load(sparse.label)
+        if isinstance(model, FactorModel):
+            claims += claims_from_experiments(Pair(model, reference, split, results.headline), noise=noise, seeds=seeds)
+    return results.model_copy(update={"claims": claims})
+
+
+def _sparse_row(results: Results) -> Row | None:
+    """The sparse table to experiment with: the smallest that is good enough, or else the best."""
+    good = [row for row in good_enough(results) if row.family not in DENSE]
+    if good:
+        return min(good, key=bytes_of)
+    sparse = [row for row in results.rows if row.bytes_total and row.family not in DENSE]
+    return max(sparse, key=lambda row: (row.validation or row.metrics)[results.headline].mean, default=None)
+
+
+def _pruned_items(model: FactorModel, split: Split, metric: str) -> dict[str, dict[str, Measured]]:
+    try:
+        found = evaluate_fallbacks(model, split.test, metrics=[metric])
+    except DataError:  # nothing was pruned
+        return {}
+    return {
+        fallback: {name: Measured.of(summary) for name, summary in groups["pruned"].items()}
+        for fallback, (_, groups) in found.items()
+        if "pruned" in groups
+    }
+
+
+def _merged(known: Cost, measured: Cost) -> Cost:
+    return measured.model_copy(update=known.model_dump(exclude_none=True, exclude={"lookup", "top_k"}))
