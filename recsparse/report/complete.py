@@ -13,7 +13,7 @@ from recsparse.models.factors import FactorModel
 from recsparse.report.choice import DENSE, bytes_of, choose, good_enough
 from recsparse.report.claims import claims_from_results
 from recsparse.report.costs import measure_costs
-from recsparse.report.effects import effects
+from recsparse.report.effects import DenseReference, effects
 from recsparse.report.experiments import Pair, claims_from_experiments
 from recsparse.report.results import Cost, Measured, Results, Row
 
@@ -47,10 +47,11 @@ def complete(
     """
     dense = load(choose(results).reference.label)
     reference = dense if isinstance(dense, FactorModel) else None
+    beside = None if reference is None else DenseReference.of(reference, split.test, k)
     rows = []
     for row in results.rows:
         model = load(row.label)
-        found: dict[str, Any] = effects(model, split.test, evaluations[row.label], dense=reference, k=k)
+        found: dict[str, Any] = effects(model, split.test, evaluations[row.label], dense=beside, k=k)
         found["cold_items"] = found["item_groups"].get("unseen", {})
         if isinstance(model, FactorModel) and row.bytes_total:
             found["pruned_items"] = _pruned_items(model, split, results.headline)

@@ -1,8 +1,10 @@
 """What besides its mean accuracy a row of the report says of a model: by groups, and beyond accuracy."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from recsparse.evaluation import beyond
 from recsparse.evaluation.evaluate import Evaluation
@@ -16,8 +18,26 @@ from recsparse.models.factors import FactorModel
 from recsparse.report.results import Measured
 
 
+@dataclass(frozen=True)
+class DenseReference:
+    """What other models' lists are compared with, computed once for all of them.
+
+    Attributes:
+        lists: the dense model's, (U, k).
+        vectors: its item table, (I, D).
+    """
+
+    lists: npt.NDArray[np.int32]
+    vectors: npt.NDArray[np.float32]
+
+    @classmethod
+    def of(cls, model: FactorModel, holdout: Holdout, k: int = 20) -> Self:
+        """Recommend to the holdout's users."""
+        return cls(best_items(model, holdout.history, k), model.item_table_.to_dense())
+
+
 def effects(
-    model: Recommender, holdout: Holdout, evaluation: Evaluation, *, dense: FactorModel | None = None, k: int = 20
+    model: Recommender, holdout: Holdout, evaluation: Evaluation, *, dense: DenseReference | None = None, k: int = 20
 ) -> dict[str, Any]:
     """The fields ``item_groups``, ``user_groups`` and ``beyond`` of a :class:`recsparse.report.results.Row`.
 
@@ -25,7 +45,7 @@ def effects(
         model: fitted.
         holdout: the test users.
         evaluation: of the model on them.
-        dense: the best dense model, for agreement with its lists and for distances by its embeddings.
+        dense: of the best dense model, for agreement with its lists and for distances by its embeddings.
         k: length of the lists that ``beyond`` describes.
     """
     groups = popularity_groups(model.popularity_)
@@ -38,7 +58,7 @@ def effects(
 
 
 def beyond_accuracy(
-    model: Recommender, holdout: Holdout, *, dense: FactorModel | None = None, k: int = 20
+    model: Recommender, holdout: Holdout, *, dense: DenseReference | None = None, k: int = 20
 ) -> dict[str, float]:
     """Each figure of :mod:`recsparse.evaluation.beyond`, means over users where it is of single lists, by ``name@k``.
 
@@ -59,10 +79,9 @@ def beyond_accuracy(
         found["calibration error"] = _mean(beyond.calibration_error(lists, features, history))
         found["distance by features"] = _mean(beyond.intra_list_distance(lists, features))
     if dense is not None:
-        others = best_items(dense, holdout.history, k)
-        found["distance by embeddings"] = _mean(beyond.intra_list_distance(lists, dense.item_table_.to_dense()))
-        found["overlap with dense"] = _mean(beyond.overlap(lists, others))
-        found["RBO with dense"] = _mean(beyond.rank_biased_overlap(lists, others))
+        found["distance by embeddings"] = _mean(beyond.intra_list_distance(lists, dense.vectors))
+        found["overlap with dense"] = _mean(beyond.overlap(lists, dense.lists))
+        found["RBO with dense"] = _mean(beyond.rank_biased_overlap(lists, dense.lists))
     return {f"{name}@{k}": value for name, value in found.items()}
 
 

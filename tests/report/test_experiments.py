@@ -10,7 +10,7 @@ from recsparse.models.ials import IALS
 from recsparse.report.choice import choose
 from recsparse.report.claims import claims_from_results
 from recsparse.report.costs import measure_costs, peak_memory
-from recsparse.report.effects import effects
+from recsparse.report.effects import DenseReference, effects
 from recsparse.report.experiments import Pair, claims_from_experiments, cold_start, robustness
 from recsparse.report.results import Cost, Latency
 
@@ -58,11 +58,12 @@ def test_a_model_that_is_plainly_better_or_worse_is_called_so(pair):
 
 def test_effects_fill_a_row(pair, results):
     evaluation = evaluate(pair.sparse, pair.split.test, ["ndcg@10"])
-    found = effects(pair.sparse, pair.split.test, evaluation, dense=pair.dense, k=5)
+    dense = DenseReference.of(pair.dense, pair.split.test, k=5)
+    found = effects(pair.sparse, pair.split.test, evaluation, dense=dense, k=5)
     row = type(results.rows[2]).model_validate({**results.rows[2].model_dump(), **found})
     assert set(row.item_groups) >= {"head", "torso", "tail"}
     assert set(row.user_groups) == {"light", "medium", "heavy"}
-    itself = effects(pair.dense, pair.split.test, evaluate(pair.dense, pair.split.test), dense=pair.dense, k=5)
+    itself = effects(pair.dense, pair.split.test, evaluate(pair.dense, pair.split.test), dense=dense, k=5)
     assert itself["beyond"]["overlap with dense@5"] == itself["beyond"]["RBO with dense@5"] == 1.0
     assert 0 < row.beyond["coverage@5"] <= 1
     assert 0 < row.beyond["overlap with dense@5"] < 1
