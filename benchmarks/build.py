@@ -53,8 +53,8 @@ def bare(data: Path, out: Path, limit: str, database: str) -> None:
         run(f"COPY (SELECT {column} FROM {table} ORDER BY {code}) TO '{out}/{table}.parquet' (COMPRESSION zstd)")
     run(
         "COPY (SELECT u AS user, list(i ORDER BY i) AS items, list(rating ORDER BY i) AS values, "
-        "list(t ORDER BY i) AS times FROM (SELECT u, i, arg_max(rating, t) AS rating, max(t) AS t FROM lines JOIN users USING (user_id) "
-        "JOIN items USING (item_id) GROUP BY u, i) GROUP BY u ORDER BY u) "
+        "list(t ORDER BY i) AS times FROM (SELECT u, i, arg_max(rating, t) AS rating, max(t) AS t "
+        "FROM lines JOIN users USING (user_id) JOIN items USING (item_id) GROUP BY u, i) GROUP BY u ORDER BY u) "
         f"TO '{out}/interactions.parquet' (COMPRESSION zstd)"
     )
 

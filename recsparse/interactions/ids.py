@@ -41,13 +41,14 @@ def number_ids(engine: Engine, condition: str, known: dict[str, int]) -> None:
         engine.drop(f"{table}_seen")
 
 
-def id_type(engine: Engine, spec: Ratings, table: str) -> str:
+def id_type(engine: Engine, spec: Ratings, table: str, *, known: bool) -> str:
     """Say whether the ids of ``users`` or ``items`` are ``BIGINT`` or ``STRING``.
 
     Raises:
-        DataError: some are integers and some are not.
+        DataError: some are integers and some are not, also if those that are ``known`` (of the dataset that is appended
+            to) are integers and text is asked for.
     """
-    if spec.ids == "string":
+    if spec.ids == "string" and not known:
         return "STRING"
     plain = f"regexp_like(id, '{INTEGER}') AND TRY_CAST(id AS BIGINT) IS NOT NULL"
     total, integers, one, other = engine.rows(

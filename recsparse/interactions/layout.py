@@ -110,18 +110,9 @@ def _look(spec: Files, root: Path, work: Path, asked: list[Column]) -> Layout:
     first = (_cut(second, delimiter, quote) if second else []) if header else names
     if not header:
         names = [f"c{position + 1}" for position in range(len(names))]
-    return Layout(
-        files,
-        "csv",
-        tuple(names),
-        ("text",) * len(names),
-        tuple(first),
-        delimiter,
-        header,
-        quote,
-        spec.encoding,
-        _expect(files),
-    )
+    types = ("text",) * len(names)
+    look = {"delimiter": delimiter, "quote": quote, "encoding": spec.encoding}
+    return Layout(files, "csv", tuple(names), types, tuple(first), header=header, about=_expect(files), **look)
 
 
 def _expand(spec: Files, root: Path, work: Path) -> tuple[Path, ...]:

@@ -73,9 +73,10 @@ class Run:
                 for side in ("before", "after"):
                     mine[side]["lines"] += before[side]["lines"]
         number_ids(engine, condition, known)
-        self.kinds = {table: id_type(engine, spec, table) for table in ("users", "items")}
-        if self.old and self.kinds != self.old["ids"]:
-            raise DataError(f"The ids are {self.kinds} with the new files, but {self.old['ids']} in {self.given.old}.")
+        self.kinds = self.old.get("ids") or {}
+        for table in ("users", "items"):
+            if self.kinds.get(table) != "STRING":  # a dataset of text ids takes any text
+                self.kinds[table] = id_type(engine, spec, table, known=bool(self.old))
         value = self.cleaning.line_value
         select = (
             f"SELECT x.code AS u, y.code AS i, {value} AS value{self.t}, line FROM lines "

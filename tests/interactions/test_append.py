@@ -106,5 +106,15 @@ def test_what_cannot_equal_a_rebuild_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has times and the new files have none"):
         append(Source(ratings=Ratings(path="day-1.csv")), tmp_path / "d", root=tmp_path)
     (tmp_path / "text.csv").write_text("user_id,item_id,rating,timestamp\nann,5,1,1000000000\n")
-    with pytest.raises(DataError, match="integer as id"):
-        append(Source(ratings=Ratings(path="text.csv", **RATINGS)), tmp_path / "d", root=tmp_path)
+    for ids in ("auto", "string"):
+        with pytest.raises(DataError, match="integer as id"):
+            append(Source(ratings=Ratings(path="text.csv", ids=ids, **RATINGS)), tmp_path / "d", root=tmp_path)
+
+
+def test_text_ids_take_any_text(tmp_path: Path) -> None:
+    (tmp_path / "1.csv").write_text("user_id,item_id\n1,1\n2,1\n")
+    (tmp_path / "2.csv").write_text("user_id,item_id\n3,1\nx,2\n")
+    source = Source(ratings=Ratings(path="1.csv", ids="string"))
+    directory = build(source, tmp_path / "d", root=tmp_path)
+    append(tmp_path / "2.csv", directory)
+    assert read(directory).user_ids.tolist() == ["1", "2", "3", "x"]
