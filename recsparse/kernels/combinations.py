@@ -11,64 +11,66 @@ import numba as nb
 import numpy as np
 
 from recsparse.kernels.bits import popcount
+from recsparse.kernels.lanes import count_at_most
 
 CHUNK = 64
 QUARTER = 16
 
 
-@nb.njit(forceinline=True, cache=True)
-def unrank_half(number, ones, cumulative, choose, subsets, first_subset):  # type: ignore[no-untyped-def]
-    """The subset of up to 32 columns with this number; ``cumulative`` is (33, 17), ``choose`` (33,) of its right."""
-    left_ones = 0
-    for j in range(1, 17):
-        left_ones += 1 if cumulative[ones, j] <= number else 0
-    rest = np.uint32(number - cumulative[ones, left_ones])
+@nb.njit(forceinline=True, cache=True, error_model="numpy")
+def unrank_half(number, ones, side, halves, half_choose, subsets, first_subset):  # type: ignore[no-untyped-def]
+    """The subset of the left (``side`` 0) or right (1) up to 32 columns with this number."""
+    row = (side * 33 + ones) * 17
+    left_ones = count_at_most(halves, row + 1, number)
+    rest = np.uint32(number - halves[np.uint64(row + left_ones)])
     right_ones = ones - left_ones
-    divisor = choose[right_ones]
-    left = rest // divisor
-    right = rest - left * divisor
-    return np.uint64(subsets[(first_subset[left_ones] + left) & 0xFFFF]) | (  # a damaged number stays in the table
-        np.uint64(subsets[(first_subset[right_ones] + right) & 0xFFFF]) << np.uint64(QUARTER)
+    divisor = half_choose[np.uint64(side * 33 + right_ones)]
+    left = np.uint32(rest // divisor)
+    right = np.uint32(rest - left * divisor)
+    first = first_subset[np.uint64(left_ones)] + np.int64(left)
+    second = first_subset[np.uint64(right_ones)] + np.int64(right)
+    return np.uint64(subsets[np.uint64(first & 0xFFFF)]) | (  # a damaged number stays in the table
+        np.uint64(subsets[np.uint64(second & 0xFFFF)]) << np.uint64(QUARTER)
     )
 
 
-@nb.njit(forceinline=True, cache=True)
+@nb.njit(forceinline=True, cache=True, error_model="numpy")
 def unrank(number, ones, whole, whole_choose, halves, half_choose, subsets, first_subset):  # type: ignore[no-untyped-def]
     """The subset of a chunk with this number, as the bits of an uint64.
 
     Args:
         number: uint64.
         ones: how many columns.
-        whole: uint64 (65, 33), subsets before those with j ones on the left.
+        whole: uint64 (65 * 33,), subsets before those with j ones on the left.
         whole_choose: uint64 (65,), subsets of the right half.
-        halves: uint32 (2, 33, 17), the same for each half.
-        half_choose: uint32 (2, 33), subsets of each half's right quarter.
+        halves: uint32 (2 * 33 * 17,), the same for each half.
+        half_choose: uint32 (2 * 33,), subsets of each half's right quarter.
         subsets: uint16 (65536,), 16-bit numbers by (ones, value).
         first_subset: int64 (18,), where each number of ones begins there.
     """
-    left_ones = 0
-    for j in range(1, 33):
-        left_ones += 1 if whole[ones, j] <= number else 0
-    rest = number - whole[ones, left_ones]
+    row = ones * 33
+    left_ones = count_at_most(whole, row + 1, number)
+    rest = number - whole[np.uint64(row + left_ones)]
     right_ones = ones - left_ones
-    divisor = whole_choose[right_ones]
+    divisor = whole_choose[np.uint64(right_ones)]
     left = rest // divisor
     right = rest - left * divisor
-    return unrank_half(np.uint32(left), left_ones, halves[0], half_choose[0], subsets, first_subset) | (
-        unrank_half(np.uint32(right), right_ones, halves[1], half_choose[1], subsets, first_subset) << np.uint64(32)
+    return unrank_half(np.uint32(left), min(left_ones, 32), 0, halves, half_choose, subsets, first_subset) | (
+        unrank_half(np.uint32(right), min(right_ones, 32), 1, halves, half_choose, subsets, first_subset)
+        << np.uint64(32)
     )
 
 
 @nb.njit(forceinline=True, cache=True)
-def rank_half(mask, cumulative, choose, numbers):  # type: ignore[no-untyped-def]
+def rank_half(mask, side, halves, half_choose, numbers):  # type: ignore[no-untyped-def]
     """The inverse of :func:`unrank_half`; ``numbers`` is uint16 (65536,), each 16-bit number's place in its class."""
     left = mask & np.uint64(0xFFFF)
     right = (mask >> np.uint64(QUARTER)) & np.uint64(0xFFFF)
     left_ones = popcount(left)
     right_ones = popcount(right)
     return (
-        np.uint64(cumulative[left_ones + right_ones, left_ones])
-        + np.uint64(numbers[left]) * np.uint64(choose[right_ones])
+        np.uint64(halves[(side * 33 + left_ones + right_ones) * 17 + left_ones])
+        + np.uint64(numbers[left]) * np.uint64(half_choose[side * 33 + right_ones])
         + np.uint64(numbers[right])
     )
 
@@ -81,7 +83,7 @@ def rank_subset(mask, whole, whole_choose, halves, half_choose, numbers):  # typ
     left_ones = popcount(left)
     right_ones = popcount(right)
     return (
-        whole[left_ones + right_ones, left_ones]
-        + rank_half(left, halves[0], half_choose[0], numbers) * whole_choose[right_ones]
-        + rank_half(right, halves[1], half_choose[1], numbers)
+        whole[(left_ones + right_ones) * 33 + left_ones]
+        + rank_half(left, 0, halves, half_choose, numbers) * whole_choose[right_ones]
+        + rank_half(right, 1, halves, half_choose, numbers)
     )

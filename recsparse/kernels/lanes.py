@@ -157,6 +157,22 @@ def expand(typing_context, source, start, mask, out, to):  # type: ignore[no-unt
     return types.void(source, types.int64, types.uint64, out, types.int64), codegen
 
 
+@intrinsic
+def count_at_most(typing_context, table, start, number):  # type: ignore[no-untyped-def]
+    """How many of the 32 uint64, or 16 uint32, from ``start`` are at most ``number``, of their type."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        table, start, number = args
+        width = signature.args[2].bitwidth
+        n = width // 2
+        numbers = ir.VectorType(ir.IntType(width), n)
+        source = builder.gep(data_pointer(context, builder, signature.args[0], table), [start])
+        within = builder.icmp_unsigned("<=", load(builder, source, numbers), splat(builder, number, numbers))
+        return builder.zext(builder.ctpop(builder.bitcast(within, ir.IntType(n))), ir.IntType(64))
+
+    return types.int64(table, types.int64, table.dtype), codegen
+
+
 def _summer(by_table: bool, meaning: str) -> Any:
     """Make ``f(codes, at, width, n, table)``: a sum over the first ``n`` of sixteen ``width`` <= 7 bit numbers."""
 

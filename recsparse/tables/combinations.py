@@ -70,7 +70,7 @@ def numbering(width: int) -> Numbering:
         [[max(1, comb(quarters[side], ones)) for ones in range(CHUNK // 2 + 1)] for side in (1, 3)], dtype=np.uint32
     )
     subsets, first, numbers = _quarters()
-    tables = tuple(frozen(table) for table in (whole, whole_choose, half, half_choose))
+    tables = tuple(frozen(table.reshape(-1)) for table in (whole, whole_choose, half, half_choose))
     bits = np.array([bits_for(comb(width, ones) - 1) if ones <= width else 0 for ones in range(CHUNK + 1)])
     sums = np.zeros(128, dtype=np.int64)
     sums[: len(bits)] = np.arange(len(bits)) | bits << 32

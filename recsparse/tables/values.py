@@ -13,9 +13,10 @@ A *row* scale takes one byte: a sign and one of 128 neighbours on the lattice ``
 longer end of the integers point where the row needs it. Of the scales near the one that just spans the row, the one
 of least squared error is taken (some clipping pays when bits are few). So a row's error obeys
 
-``sqrt(mean(error ** 2)) <= max(1.1 * max|row| / (2^(b-1) - 1), s) / 2``,  ``s = 2 ** -16 * (largest scale)``,
+``sqrt(mean(error ** 2)) <= max(1.1 * max|row|, 1.2 * 2^-15 * max|table|) / (2^(b-1) - 1) / 2``,
 
-and rounding what is rounded already changes nothing. A *column* scale is a float32 for the whole table.
+and rounding what is rounded already changes nothing (but for rows some 10,000 times smaller than the largest).
+A *column* scale is a float32 for the whole table.
 """
 
 from dataclasses import dataclass

@@ -1,0 +1,75 @@
+"""Rounding: the stated bound, the best scale, and that rounding twice is rounding once."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recsparse.errors import ConfigError, DataError
+from recsparse.tables import pack, quantise
+
+INTEGERS = {"int8": 8, "int6": 6, "int5": 5, "int4": 4, "int3": 3, "int2": 2}
+
+
+@st.composite
+def arrays(draw, spread):
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    values = rng.standard_normal((draw(st.integers(1, 20)), draw(st.sampled_from([1, 3, 16, 40]))))
+    values *= 10.0 ** rng.uniform(-draw(st.integers(0, spread)), 3, size=(len(values), 1))
+    return values.astype(np.float32) * (rng.random(values.shape) < 0.8)
+
+
+@settings(deadline=None)
+@given(arrays(8), st.sampled_from(list(INTEGERS)))
+def test_a_rows_error_obeys_the_stated_bound(values, value_type):
+    rounded = quantise(values, value_type)
+    error = np.sqrt(((rounded - values) ** 2).mean(axis=1))
+    high = 2 ** (INTEGERS[value_type] - 1) - 1
+    largest = np.abs(values).max(axis=1)
+    smallest_scale = 2**-15 * 1.2 * largest.max() / high
+    assert (error <= np.maximum(1.1 * largest / high, smallest_scale) / 2 + 1e-30).all()
+
+
+@settings(deadline=None)
+@given(arrays(0), st.sampled_from([*INTEGERS, "fp32", "bf16"]))
+def test_rounding_twice_is_rounding_once(values, value_type):
+    once = quantise(values, value_type)
+    np.testing.assert_array_equal(quantise(once, value_type), once)
+
+
+@pytest.mark.parametrize("value_type", INTEGERS)
+def test_the_scale_search_beats_spanning_the_row(value_type):
+    values = np.random.default_rng(0).standard_normal((500, 64)).astype(np.float32)
+    high = 2 ** (INTEGERS[value_type] - 1) - 1
+    scale = np.abs(values).max(axis=1, keepdims=True) / high
+    plain = np.rint(values / scale) * scale
+    ours, theirs = ((quantise(values, value_type) - values) ** 2).mean(), ((plain - values) ** 2).mean()
+    assert ours < theirs * {"int8": 1.1, "int6": 1.0}.get(value_type, 0.95)
+
+
+def test_float_types_round_to_nearest():
+    values = np.float32([[1 + 2**-9, 1 + 2**-8 + 2**-20, -3.14159, 1e-8]])
+    np.testing.assert_array_equal(quantise(values, "fp16"), values.astype(np.float16).astype(np.float32))
+    np.testing.assert_array_equal(quantise(values, "bf16")[0, :2], [1, 1 + 2**-7])
+
+
+def test_masked_entries_have_no_say():
+    values = np.float32([[1.0, 100.0, 2.0]])
+    mask = np.array([[True, False, True]])
+    np.testing.assert_array_equal(quantise(values, "int4", mask=mask)[:, [0, 2]], quantise(values[:, [0, 2]], "int4"))
+    assert quantise(values, "int4", mask=mask)[0, 1] == 0
+
+
+def test_the_same_bytes_whatever_the_threads():
+    values = np.random.default_rng(1).standard_normal((20_000, 16)).astype(np.float32)
+    one, two = (pack(values, value_type="int4", n_jobs=jobs).tensors() for jobs in (1, 2))
+    assert all((one[name] == two[name]).all() for name in one)
+
+
+def test_bad_settings_are_refused():
+    with pytest.raises(ConfigError, match="int1"):
+        quantise(np.ones((1, 1)), "int1")
+    with pytest.raises(ConfigError, match="scales"):
+        quantise(np.ones((1, 1)), "int8", scales="table")
+    with pytest.raises(DataError, match="finite"):
+        quantise([[np.nan]], "int8")
