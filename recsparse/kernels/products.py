@@ -1,7 +1,7 @@
 """The best K items by inner product, exactly, without ever holding all scores.
 
 Each thread takes its own users through the catalogue tile by tile: the tile of items is decoded once for thousands of
-users, the scores of 256 users by 1,024 items are made by a single-threaded matrix product and stay in the thread's L2
+users, the scores of 64 users by 4,096 items are made by a single-threaded matrix product and stay in the thread's L2
 cache, where the selection reads them.
 """
 
@@ -15,7 +15,7 @@ from recsparse.errors import DataError
 from recsparse.kernels.topk import Floats, Integers, Items, Selection
 from recsparse.parallel import for_ranges, resolve_jobs
 
-TILE_USERS, TILE_ITEMS = 128, 2048
+TILE_USERS, TILE_ITEMS = 64, 4096
 """A tile of scores is 1 MiB: half of a current core's L2."""
 
 _MOST_USERS = 8192

@@ -119,14 +119,14 @@ def test_products_are_exact_and_independent_of_threads(n_items, k):
 def test_a_users_scores_do_not_depend_on_who_is_scored_beside_them():
     rng = np.random.default_rng(2)
     queries = rng.standard_normal((401, 64)).astype(np.float32)
-    vectors = rng.standard_normal((3000, 64)).astype(np.float32)
+    vectors = rng.standard_normal((5000, 64)).astype(np.float32)
     empty = np.zeros(402, dtype=np.int64), np.zeros(0, dtype=np.int32)
 
-    together = top_products(queries, lambda a, b: vectors[a:b], 3000, 50, *empty)
+    together = top_products(queries, lambda a, b: vectors[a:b], 5000, 50, *empty)
 
     for part in (slice(0, 1), slice(1, 8), slice(8, 71), slice(71, 72), slice(72, 201), slice(201, 401)):
         n = part.stop - part.start
-        alone = top_products(queries[part], lambda a, b: vectors[a:b], 3000, 50, np.zeros(n + 1, np.int64), empty[1])
+        alone = top_products(queries[part], lambda a, b: vectors[a:b], 5000, 50, np.zeros(n + 1, np.int64), empty[1])
         for got, expected in zip(alone, together, strict=True):
             np.testing.assert_array_equal(got, expected[part])
 
