@@ -3,6 +3,7 @@
 from recsparse.models.base import COLD, FOLDED_IN, WARM, Recommender, items_digest
 from recsparse.models.biased_mf import BiasedMF
 from recsparse.models.ease import EASE
+from recsparse.models.feature_ials import FeatureIALS
 from recsparse.models.ials import IALS
 from recsparse.models.item_knn import ItemKNN
 from recsparse.models.low_rank_ials import LowRankIALS
@@ -20,6 +21,7 @@ __all__ = [
     "SLIM",
     "WARM",
     "BiasedMF",
+    "FeatureIALS",
     "ItemKNN",
     "LowRankIALS",
     "Popularity",

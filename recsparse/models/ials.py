@@ -1,6 +1,8 @@
 """iALS: matrix factorisation of implicit feedback by alternating least squares, dense or on a sparse item table."""
 
+from collections.abc import Callable
 from copy import copy
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -10,6 +12,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from recsparse.errors import ConfigError, DataError
 from recsparse.interactions.interactions import Interactions
+from recsparse.interactions.split import Holdout
+from recsparse.models.alternation import Alternation
+from recsparse.models.checkpoint import training_digest
 from recsparse.models.factors import FactorModel
 from recsparse.models.least_squares import Dense, Factors, ImplicitLoss, Sides
 from recsparse.models.support import pattern, prune_items
@@ -17,6 +22,9 @@ from recsparse.sparsity import Pruner, Recipe
 from recsparse.tables import Mask, choose_layout, pack
 
 Kept = npt.NDArray[np.bool_]
+
+OnEpoch = Callable[[int, float | None], None]
+"""Called after each epoch with its number from 1 and the validation metric, None where there is no validation."""
 
 CG_STEPS = 2
 _ROUNDS = 3
@@ -41,18 +49,23 @@ class IALS(FactorModel):
         nu: its dependence on frequency, from 0 (none) to 1 (proportional).
         solver: "cholesky" solves each half-step exactly; "cg" takes two steps of conjugate gradients towards it from
             the last epoch's factors (:meth:`ImplicitLoss.refine`), which reaches the same quality in as many epochs, in
-            a fraction of the time. Once a recipe has pruned the table, every solve is exact.
+            a fraction of the time; "block" solves some columns at a time given the others (iALS++,
+            :meth:`ImplicitLoss.solve_blocks`). Once a recipe has pruned the table, every solve is exact.
+        block: columns that the block solver takes at a time.
         recipe: how the item table becomes sparse, a :class:`recsparse.sparsity.Recipe` or the data of one; None keeps
             it dense.
         value_type: how the item table's values are stored: fp32, fp16, int8, int4, ...
         rounding: how values become integers, see :meth:`repack`. On ML-1M "aware" was better than "nearest" for dense
             tables of few columns at 2 or 3 bits and no better otherwise.
         init_std: standard deviation of the initial factors times sqrt(dim).
+        patience: with validation, stop after so many epochs without a better metric; None never stops.
+        metric: of validation.
         random_state: seed of the initial factors.
         n_jobs: threads; None and -1 mean all cores.
 
     Attributes:
         item_table_: the packed item table, (I, D).
+        epochs_: epochs trained; ``best_epoch_`` is the one kept and ``validation_`` all metrics.
 
     Cost of an epoch: O(nnz D² + (U + I) D³) dense; with K entries an item O(nnz K² + U D³ + I K³).
 
@@ -65,6 +78,10 @@ class IALS(FactorModel):
 
     kind = "ials"
 
+    epochs_: int
+    best_epoch_: int
+    validation_: list[float]
+
     def __init__(
         self,
         dim: int = 64,
@@ -73,11 +90,14 @@ class IALS(FactorModel):
         alpha0: float = 0.1,
         reg: float = 0.01,
         nu: float = 1.0,
-        solver: Literal["cholesky", "cg"] = "cholesky",
+        solver: Literal["cholesky", "cg", "block"] = "cholesky",
+        block: int = 64,
         recipe: Recipe | dict[str, Any] | None = None,
         value_type: str = "fp32",
         rounding: Literal["nearest", "aware"] = "nearest",
         init_std: float = 0.1,
+        patience: int | None = 5,
+        metric: str = "ndcg@20",
         random_state: int = 0,
         n_jobs: int | None = None,
     ) -> None:
@@ -87,26 +107,91 @@ class IALS(FactorModel):
         self.reg = reg
         self.nu = nu
         self.solver = solver
+        self.block = block
         self.recipe = recipe
         self.value_type = value_type
         self.rounding = rounding
         self.init_std = init_std
+        self.patience = patience
+        self.metric = metric
         self.random_state = random_state
         self.n_jobs = n_jobs
 
+    def fit(
+        self,
+        interactions: Interactions | sp.csr_array,
+        *,
+        validation: Holdout | None = None,
+        checkpoint: str | Path | None = None,
+        on_epoch: OnEpoch | None = None,
+    ) -> Self:
+        """Learn.
+
+        Args:
+            interactions: the training data.
+            validation: stop by its metric, and keep the best epoch; with a recipe every epoch is trained and the last
+                one kept.
+            checkpoint: a file written after each epoch and gone on from if it is there; the result of a killed and
+                resumed run equals an uninterrupted one's, byte for byte.
+            on_epoch: called with each epoch's number and metric.
+
+        Raises:
+            DataError: a value is negative, or the factors became infinite or NaN; then the model keeps the last good
+                epoch.
+            ConfigError: an impossible setting.
+        """
+        self._validation, self._on_epoch = validation, on_epoch
+        self._checkpoint = None if checkpoint is None else Path(checkpoint)
+        try:
+            return super().fit(interactions)
+        finally:
+            del self._validation, self._checkpoint, self._on_epoch
+
     def _fit(self, interactions: Interactions) -> None:
         self._check(interactions)
-        sides = Sides.of(interactions.matrix, self._loss())
+        sides = self._sides(interactions)
         pruner = None if self.recipe is None else Pruner(Recipe.parse(self.recipe), self._size_of)
-        rng = np.random.default_rng(self.random_state)
-        items: Factors = self._initial(rng, interactions.shape[1])
-        users = np.zeros((interactions.shape[0], self.dim), dtype=np.float32)
-        for epoch in range(self.epochs):
-            users, items = self._alternate(sides, users, items, None if pruner is None else pruner.support)
+        items = self._initial(np.random.default_rng(self.random_state), interactions.shape[1])
+        state = Alternation(np.zeros((interactions.shape[0], self.dim), dtype=np.float32), items, pruner)
+        digest = training_digest(self.get_params(), interactions.matrix)
+        if self._checkpoint is not None:
+            state.read(self._checkpoint, digest)
+        while state.epochs < self.epochs and not state.is_stale(self.patience):
+            last = state.users, state.items
+            support = None if pruner is None else pruner.support
+            state.users, state.items = self._alternate(sides, state.users, state.items, support)
             if pruner is not None:
-                items = prune_items(sides, users, items, pruner, (epoch + 1) / self.epochs)
-            self._check_finite(items, epoch)
-        self._pack(sides, items, None if pruner is None else pruner.kept)
+                state.items = prune_items(sides, state.users, state.items, pruner, (state.epochs + 1) / self.epochs)
+            try:
+                self._check_finite(state.items, state.epochs)
+            except DataError:
+                self._finish(sides, *last, None)
+                raise
+            metric = None
+            if self._validation is not None:
+                self._finish(sides, state.users, state.items, None if pruner is None else pruner.kept)
+                metric = self._measure(self._validation)
+            state.judge(metric)
+            if self._checkpoint is not None:
+                state.write(self._checkpoint, digest)
+            if self._on_epoch is not None:
+                self._on_epoch(state.epochs, metric)
+        self.epochs_, self.best_epoch_, self.validation_ = state.epochs, state.best_epoch, state.validation
+        users, items = state.best or (state.users, state.items)
+        self._finish(sides, users, items, None if pruner is None else pruner.kept)
+
+    def _measure(self, validation: Holdout) -> float:
+        from recsparse.evaluation import per_user, rank_targets  # noqa: PLC0415 (evaluation needs models)
+
+        ranking = rank_targets(self, validation.history, validation.target, n_jobs=self.n_jobs)
+        return float(np.nanmean(per_user(ranking, self.metric)))
+
+    def _sides(self, interactions: Interactions) -> Sides:
+        return Sides.of(interactions.matrix, self._loss())
+
+    def _finish(self, sides: Sides, users: Dense, items: Factors, kept: Kept | None) -> None:
+        """Make of factors in training what is evaluated, served and saved."""
+        self._pack(sides, items, kept)
 
     def _initial(self, rng: np.random.Generator, n_items: int) -> Dense:
         scale = np.float32(self.init_std / np.sqrt(self.dim))
@@ -114,14 +199,23 @@ class IALS(FactorModel):
 
     def _alternate(self, sides: Sides, users: Dense, items: Factors, support: Kept | None) -> tuple[Dense, Factors]:
         """One epoch: a user half-step and an item half-step."""
-        loss = sides.loss
-        if self.solver == "cg" and support is None and isinstance(items, np.ndarray):
-            items, users = loss.refine(sides.by_user, items, users, CG_STEPS)
-            return loss.refine(sides.by_item, users, items, CG_STEPS)
-        users = loss.solve(sides.by_user, items)
-        if support is None:
-            return users, loss.solve(sides.by_item, users)
-        return users, loss.solve_on_support(sides.by_item, users, pattern(support))[0]
+        loss, by_user, by_item = sides.loss, sides.by_user, sides.by_item
+        shared, prior = sides.shared_of_items(items), sides.user_prior(users)
+        exact = self.solver == "cholesky" or support is not None or not isinstance(items, np.ndarray)
+        if self.solver == "cg" and not exact:
+            items, users = loss.refine(by_user, items, users, CG_STEPS, shared, prior)
+            shared, prior = sides.shared_of_users(users), sides.item_prior(items)
+            return loss.refine(by_item, users, items, CG_STEPS, shared, prior)
+        if exact:
+            users = loss.solve(by_user, items, shared, prior)
+        else:
+            users = loss.solve_blocks(by_user, items, users, self.block, shared, prior)
+        shared, prior = sides.shared_of_users(users), sides.item_prior(items)
+        if support is not None:
+            return users, loss.solve_on_support(by_item, users, pattern(support), shared=shared, prior=prior)[0]
+        if exact:
+            return users, loss.solve(by_item, users, shared, prior)
+        return users, loss.solve_blocks(by_item, users, items, self.block, shared, prior)
 
     def repack(self, value_type: str) -> Self:
         """A fitted copy whose item table is stored in another value type.
@@ -152,16 +246,19 @@ class IALS(FactorModel):
         return choose_layout(Mask.from_dense(kept), value_type=self.value_type).nbytes
 
     def _fold_in(self, histories: sp.csr_array) -> Dense:
-        if getattr(self, "_folding", (None,))[0] is not self.item_table_:
-            self._folding = self.item_table_, *self._prepare_folding()
-        _, factors, shared = self._folding
+        factors, shared = self._prepared_folding()
         return self._loss().solve(histories, factors, shared)
 
-    def _prepare_folding(self) -> tuple[Factors, Dense]:
-        """The packed table's values as the solver takes them, and the matrix all users share."""
-        values = self.item_table_.to_dense()
-        factors: Factors = sp.csr_array(values) if np.count_nonzero(values) < 0.25 * values.size else values
-        return factors, self._loss().shared(factors)
+    def _prepared_folding(self) -> tuple[Factors, Dense]:
+        """The packed table's values as the solver takes them, and the matrix all users share; made once a table."""
+        if getattr(self, "_folding", (None,))[0] is not self.item_table_:
+            values = self.item_table_.to_dense()
+            factors: Factors = sp.csr_array(values) if np.count_nonzero(values) < 0.25 * values.size else values
+            self._folding = self.item_table_, factors, self._shared_of(factors)
+        return self._folding[1:]
+
+    def _shared_of(self, factors: Factors) -> Dense:
+        return self._loss().shared(factors)
 
     def _loss(self) -> ImplicitLoss:
         return ImplicitLoss(self.alpha0, self.reg, self.nu, self.n_jobs)
@@ -173,7 +270,8 @@ class IALS(FactorModel):
             ("alpha0", self.alpha0 >= 0, "at least 0"),
             ("reg", self.reg > 0, "above 0"),
             ("rounding", self.rounding in ("nearest", "aware"), "nearest or aware"),
-            ("solver", self.solver in ("cholesky", "cg"), "cholesky or cg"),
+            ("solver", self.solver in ("cholesky", "cg", "block"), "cholesky, cg or block"),
+            ("block", self.block >= 1, "at least 1"),
         ):
             if not valid:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be {allowed}.")

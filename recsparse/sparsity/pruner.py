@@ -1,6 +1,7 @@
 """A recipe at work: the mask of one table while it trains."""
 
 from collections.abc import Callable
+from typing import Any
 
 from recsparse.errors import ConfigError
 from recsparse.sparsity.allocation import Kept
@@ -75,6 +76,19 @@ class Pruner:
             self.fixed = True
             return self._early * self.kept
         return evidence.values * self.kept
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What :meth:`restore` needs to go on from here: arrays and plain values."""
+        arrays: dict[str, Any] = {"kept": self.kept, "early": self._early}
+        return {name: array for name, array in arrays.items() if array is not None}, {
+            "fixed": self.fixed, "shrinking": self._shrinking, "previous": self._previous, "density": self._density
+        }  # fmt: skip
+
+    def restore(self, arrays: dict[str, Any], values: dict[str, Any]) -> None:
+        """Take up what :meth:`state` gave."""
+        self.kept, self._early = arrays.get("kept"), arrays.get("early")
+        self.fixed, self._shrinking = values["fixed"], values["shrinking"]
+        self._previous, self._density = values["previous"], values["density"]
 
     def _target(self, evidence: Evidence) -> float:
         """The density to end at; for a budget in bytes, what that buys now."""

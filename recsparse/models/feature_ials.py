@@ -1,0 +1,276 @@
+"""iALS whose rows are pulled towards what their features predict, so that cold items and users have a vector."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import scipy.linalg
+import scipy.sparse as sp
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from sklearn.utils.validation import check_is_fitted
+
+from recsparse.errors import ConfigError, FormatError
+from recsparse.interactions.interactions import Interactions, Rows
+from recsparse.models.base import Queries
+from recsparse.models.features import Encoding
+from recsparse.models.ials import IALS
+from recsparse.models.least_squares import Dense, Factors, ImplicitLoss, Sides
+from recsparse.models.support import Kept
+from recsparse.parallel import single_threaded_blas
+from recsparse.sparsity import Recipe
+
+WEIGHTS = "features.safetensors"
+ENCODINGS = {"users": "user_features.json", "items": "item_features.json"}
+
+
+class FeatureIALS(IALS):
+    """:class:`IALS` with features: ``v_i = W f_i + residual``, and the like for users.
+
+    The regularisation pulls a row towards what its features f predict instead of towards zero, and what they predict is
+    learned with it:
+
+        reg_i ||v_i - W f_i||² + feature_reg mean(reg) ||W||²
+
+    and the same with Z and g_u for users. Given the rows, W is a ridge regression, solved in closed form before every
+    half-step; given W, each row is solved as in IALS. An item that nobody has in training, or a user without a history,
+    gets its prediction as its vector, and is no evidence for the others (its pairs are left out of the loss). Features
+    are those of the tables of users and items (:class:`recsparse.models.features.Encoding`) and a constant.
+
+    :meth:`recommend` still answers users without a history by popularity; :meth:`fold_in` gives their prediction.
+
+    Args:
+        dim: columns of the item table, D.
+        epochs: at most so many alternations.
+        alpha0: weight of unobserved pairs.
+        reg: strength of the regularisation.
+        nu: its dependence on frequency.
+        feature_reg: ridge of W and Z, in rows: it weighs as much as so many rows of average regularisation.
+        solver: see :class:`IALS`.
+        block: see :class:`IALS`.
+        recipe: how the item table becomes sparse; cold items are pruned like others.
+        value_type: how the item table's values are stored.
+        init_std: standard deviation of the initial factors times sqrt(dim).
+        patience: with validation, stop after so many epochs without a better metric.
+        metric: of validation.
+        random_state: seed of the initial factors.
+        n_jobs: threads; None and -1 mean all cores.
+
+    Attributes:
+        item_weights_: Wᵀ, (1 + item features, D) float32; the first row is the constant's.
+        user_weights_: Zᵀ, (1 + user features, D) float32.
+        item_encoding_: what the item features are.
+        user_encoding_: what the user features are.
+
+    Cost of an epoch: that of IALS, and O(F² D + nnz(features) D) for F features; O(F³) once.
+
+    Example:
+        >>> items = pa.table({"item_id": [0, 1, 2, 3, 4], "kind": ["a", "a", "b", "b", "a"]})
+        >>> data = Interactions.from_csr([[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [0, 0, 1, 1, 0], [0, 0, 1, 1, 0]])
+        >>> model = FeatureIALS(dim=2, feature_reg=0.1).fit(Interactions(data.matrix, data.users, items))
+        >>> scores = model.scores(model.fold_in(data.matrix))
+        >>> bool(scores[0, 4] > scores[2, 4])  # nobody has item 4, which is of kind a
+        True
+    """
+
+    kind = "feature-ials"
+
+    item_weights_: Dense
+    user_weights_: Dense
+    item_encoding_: Encoding
+    user_encoding_: Encoding
+
+    def __init__(
+        self,
+        dim: int = 64,
+        *,
+        epochs: int = 10,
+        alpha0: float = 0.1,
+        reg: float = 0.01,
+        nu: float = 1.0,
+        feature_reg: float = 1.0,
+        solver: Literal["cholesky", "cg", "block"] = "cholesky",
+        block: int = 64,
+        recipe: Recipe | dict[str, Any] | None = None,
+        value_type: str = "fp32",
+        init_std: float = 0.1,
+        patience: int | None = 5,
+        metric: str = "ndcg@20",
+        random_state: int = 0,
+        n_jobs: int | None = None,
+    ) -> None:
+        super().__init__(
+            dim, epochs=epochs, alpha0=alpha0, reg=reg, nu=nu, solver=solver, block=block, recipe=recipe,
+            value_type=value_type, init_std=init_std, patience=patience, metric=metric, random_state=random_state,
+            n_jobs=n_jobs,
+        )  # fmt: skip
+        self.feature_reg = feature_reg
+
+    def predict_items(self, items: pa.Table) -> Dense:
+        """What features alone say of any items, also of such as are not in the catalogue: (N, D) float32.
+
+        Args:
+            items: a table with the feature columns of training; what is missing or unknown counts as average.
+        """
+        check_is_fitted(self, "item_weights_")
+        return _predict(_design(self.item_encoding_, items), self.item_weights_)
+
+    def predict_users(self, users: pa.Table) -> Dense:
+        """What features alone say of any users: (N, D) float32."""
+        check_is_fitted(self, "user_weights_")
+        return _predict(_design(self.user_encoding_, users), self.user_weights_)
+
+    def fold_in(self, histories: Interactions | sp.csr_array) -> Queries:
+        """Represent users by their histories and, where Interactions are given, by the features of its users."""
+        matrix = self._histories(histories)
+        return self._solve(matrix, self._user_prior(histories, matrix.shape[0]))
+
+    def queries(self, interactions: Interactions) -> Queries:
+        """Represent users; those of the training data by the features they had there."""
+        check_is_fitted(self, "items_")
+        rows = Interactions(self.history_, self.users_, self.items_).user_rows(interactions.user_ids)
+        prior = self._user_prior(interactions, len(rows))
+        prior[rows >= 0] = self.predict_users(self.users_.take(pa.array(rows[rows >= 0])))
+        return self._solve(self._histories(interactions), prior)
+
+    def _represent(self, rows: Rows, histories: sp.csr_array) -> Queries:
+        prior = self._user_prior(histories, len(rows))
+        prior[rows >= 0] = self.predict_users(self.users_.take(pa.array(rows[rows >= 0])))
+        return self._solve(histories, prior)
+
+    def _user_prior(self, histories: Interactions | sp.csr_array, n_users: int) -> Dense:
+        if isinstance(histories, Interactions):
+            return self.predict_users(histories.users)
+        return np.repeat(self.user_weights_[:1], n_users, axis=0)
+
+    def _solve(self, histories: sp.csr_array, prior: Dense) -> Dense:
+        factors, shared = self._prepared_folding()
+        return self._loss().solve(histories, factors, shared, prior)
+
+    def _fold_in(self, histories: sp.csr_array) -> Dense:
+        return self._solve(histories, self._user_prior(histories, histories.shape[0]))
+
+    def _shared_of(self, factors: Factors) -> Dense:
+        return self._loss().shared(factors[self.popularity_ > 0])
+
+    def _sides(self, interactions: Interactions) -> Sides:
+        self.item_encoding_, self.user_encoding_ = Encoding.of(interactions.items), Encoding.of(interactions.users)
+        plain = super()._sides(interactions)
+        users, items = (
+            Regression.of(_design(encoding, table), side, plain.loss, self.feature_reg)
+            for encoding, table, side in (
+                (self.user_encoding_, interactions.users, plain.by_user),
+                (self.item_encoding_, interactions.items, plain.by_item),
+            )
+        )
+        return FeatureSides(plain.by_user, plain.by_item, plain.loss, users, items)
+
+    def _finish(self, sides: Sides, users: Dense, items: Factors, kept: Kept | None) -> None:
+        assert isinstance(sides, FeatureSides)  # noqa: S101 (made by _sides)
+        self.user_weights_ = sides.users.weights(users)
+        self.item_weights_ = sides.items.weights(items)
+        cold = ~sides.items.known
+        values = items.copy() if isinstance(items, np.ndarray) else items.toarray()
+        values[cold] = _predict(sides.items.design[cold], self.item_weights_)
+        if kept is not None:
+            values[~kept] = 0
+        self._pack(sides, values, kept)
+
+    def _save_state(self, directory: Path) -> None:
+        super()._save_state(directory)
+        save_file({"users": self.user_weights_, "items": self.item_weights_}, directory / WEIGHTS)
+        for name, encoding in (("users", self.user_encoding_), ("items", self.item_encoding_)):
+            (directory / ENCODINGS[name]).write_text(encoding.model_dump_json(indent=1))
+
+    def _load_state(self, directory: Path) -> None:
+        super()._load_state(directory)
+        try:
+            weights = load_file(directory / WEIGHTS)
+            self.user_weights_, self.item_weights_ = weights["users"], weights["items"]
+            self.user_encoding_, self.item_encoding_ = (
+                Encoding.model_validate_json((directory / ENCODINGS[name]).read_text()) for name in ("users", "items")
+            )
+        except (OSError, SafetensorError, KeyError, ValidationError) as error:
+            raise FormatError(f"{directory}'s features are damaged ({error!r}); save the model again.") from error
+
+    def _check(self, interactions: Interactions) -> None:
+        super()._check(interactions)
+        if not self.feature_reg > 0:
+            raise ConfigError(f"feature_reg is {self.feature_reg!r}; it must be above 0.")
+
+
+@dataclass(frozen=True)
+class Regression:
+    """Rows from features, by ridge regression weighted as the rows are regularised.
+
+    Attributes:
+        design: (R, 1 + F), a constant and the features.
+        known: rows that have interactions, (R,); only they are learned from.
+        ridge: their weights, (R,), zero for all others.
+        solve: of the normal equations.
+    """
+
+    design: sp.csr_array
+    known: npt.NDArray[np.bool_]
+    ridge: npt.NDArray[np.float64]
+    solve: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]] = field(repr=False)
+
+    @classmethod
+    def of(cls, design: sp.csr_array, side: sp.csr_array, loss: ImplicitLoss, strength: float) -> Self:
+        """Prepare for the rows of ``side``."""
+        known = np.diff(side.indptr) > 0
+        ridge = np.where(known, loss.ridge(side).astype(np.float64), 0.0)
+        normal = (design.T @ (design * ridge[:, None])).toarray().astype(np.float64)
+        normal[np.diag_indices_from(normal)] += strength * ridge[known].mean()
+        with single_threaded_blas():
+            factor = scipy.linalg.cho_factor(normal)
+        return cls(design, known, ridge, lambda right: scipy.linalg.cho_solve(factor, right))
+
+    def weights(self, rows: Factors) -> Dense:
+        """Wᵀ = (Fᵀ R F + λ I)⁻¹ Fᵀ R V, (1 + F, D)."""
+        right = self.design.T @ (rows * self.ridge[:, None])
+        dense = right if isinstance(right, np.ndarray) else right.toarray()
+        with single_threaded_blas():
+            return np.ascontiguousarray(self.solve(dense.astype(np.float64)), dtype=np.float32)
+
+    def predict(self, rows: Factors) -> Dense:
+        """What the features say of every row, once fitted to the rows."""
+        return _predict(self.design, self.weights(rows))
+
+
+@dataclass(frozen=True)
+class FeatureSides(Sides):
+    """Sides whose rows have priors; those without interactions do not count for the other side."""
+
+    users: Regression
+    items: Regression
+
+    def shared_of_users(self, users: Dense) -> Dense:
+        """G of the users that have interactions."""
+        return self.loss.shared(users[self.users.known])
+
+    def shared_of_items(self, items: Factors) -> Dense:
+        """G of the items that have interactions."""
+        return self.loss.shared(items[self.items.known])
+
+    def user_prior(self, users: Dense) -> Dense:
+        """What features say of users."""
+        return self.users.predict(users)
+
+    def item_prior(self, items: Factors) -> Dense:
+        """What features say of items."""
+        return self.items.predict(items)
+
+
+def _design(encoding: Encoding, table: pa.Table) -> sp.csr_array:
+    constant = sp.csr_array(np.ones((table.num_rows, 1), dtype=np.float32))
+    return sp.csr_array(sp.hstack([constant, encoding.encode(table)], format="csr"))
+
+
+def _predict(design: sp.csr_array, weights: Dense) -> Dense:
+    return np.ascontiguousarray(design @ weights, dtype=np.float32)
