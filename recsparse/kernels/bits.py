@@ -103,17 +103,45 @@ def read_bits(buffer, at, width):  # type: ignore[no-untyped-def]
     return (load64(buffer, at >> 3) >> np.uint64(at & 7)) & ((np.uint64(1) << np.uint64(width)) - np.uint64(1))
 
 
+@intrinsic
+def ones_before(typing_context, buffer, byte, at):  # type: ignore[no-untyped-def]
+    """The ones among the first ``at`` < 512 bits from ``byte``, as one vector; no word after bit ``at`` is read."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        buffer, byte, at = args
+        long, lanes = ir.IntType(64), RANK_BITS // 64
+        longs = ir.VectorType(long, lanes)
+
+        def splat(value: Any) -> Any:
+            empty = ir.Constant(longs, ir.Undefined)
+            first = builder.insert_element(empty, value, ir.Constant(ir.IntType(32), 0))
+            return builder.shuffle_vector(first, empty, ir.Constant(ir.VectorType(ir.IntType(32), lanes), None))
+
+        def call(name: str, result: Any, *arguments: Any) -> Any:
+            kind = ir.FunctionType(result, [argument.type for argument in arguments])
+            return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+
+        source = builder.gep(data_pointer(context, builder, signature.args[0], buffer), [byte])
+        order = ir.Constant(longs, [ir.Constant(long, lane) for lane in range(lanes)])
+        last = splat(builder.lshr(at, ir.Constant(long, 6)))
+        read = builder.icmp_unsigned("<=", order, last)
+        one, zero = ir.Constant(ir.IntType(32), 1), ir.Constant(longs, None)
+        words = call("llvm.masked.load.v8i64.p0", longs, source, one, read, zero)
+        part = builder.sub(
+            builder.shl(ir.Constant(long, 1), builder.and_(at, ir.Constant(long, 63))), ir.Constant(long, 1)
+        )
+        cut = builder.select(builder.icmp_unsigned("==", order, last), builder.and_(words, splat(part)), words)
+        return call("llvm.vector.reduce.add.v8i64", long, call("llvm.ctpop.v8i64", longs, cut))
+
+    return types.int64(buffer, types.int64, types.int64), codegen
+
+
 @nb.njit(forceinline=True, cache=True, error_model="numpy")
 def rank(buffer, counters, at):  # type: ignore[no-untyped-def]
     """The number of ones before bit ``at``."""
     block = at >> RANK_SHIFT
-    ones = np.int64(counters[np.uint64(block)])
-    word = block << RANK_SHIFT
-    last = at & ~np.int64(63)
-    for _ in range(RANK_BITS // 64 - 1):  # without a branch: words from the last on count for nothing
-        ones += popcount(load64(buffer, min(word, last) >> 3) & (np.uint64(0) - np.uint64(word < last)))
-        word += 64
-    return ones + popcount(read_bits(buffer, last, at - last))  # byte-aligned, so 63 bits are in reach
+    start = block << RANK_SHIFT
+    return np.int64(counters[np.uint64(block)]) + ones_before(buffer, start >> 3, at - start)
 
 
 @nb.njit(nogil=True, cache=True)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from recsparse.kernels.bits import popcount, rank, read, read_bits, trailing_zeros, write
 from recsparse.kernels.combinations import unrank
 from recsparse.kernels.decode import FP32, SLACK, code_bits, decode
-from recsparse.kernels.lanes import LANES, expand, prefetch, sum_by_table, sum_integers, write_zeros
+from recsparse.kernels.lanes import LANES, expand, mask_of, prefetch, sum_by_table, sum_integers, write_zeros
 
 Floats = npt.NDArray[np.float32]
 
@@ -274,10 +274,20 @@ def gather_list(  # type: ignore[no-untyped-def]
         for i in range(batch, end):
             row, start, n, _ = place_of(i, places)
             to = i * dim
-            clear(flat, to, dim)
             if n == 0:
+                clear(flat, to, dim)
                 continue
             decode(codes, kind, start, n, n_numbers, row_factor(row, row_scales, lattice), numbers, 0)
+            if column_width <= 7 and start + n + LANES <= n_numbers:  # columns become masks, sixteen at a time
+                used = np.int64(0)
+                for column in range(0, dim, 64):
+                    mask = np.uint64(0)
+                    for first in range(0, n, LANES):
+                        mask |= mask_of(columns, (start + first) * column_width, column_width, n - first, column)
+                    used += spread(mask, min(64, dim - column), numbers, used, flat, to + column)
+                scale_columns(flat, to, column_scales)
+                continue
+            clear(flat, to, dim)
             for first in range(0, n, per_word):
                 word = read_bits(columns, (start + first) * column_width, 56)
                 for j in range(first, min(first + per_word, n)):

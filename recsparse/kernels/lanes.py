@@ -218,6 +218,43 @@ sum_by_table = _summer(True, "The sum of ``table[number]``, int64 (128,), over t
 
 
 @intrinsic
+def mask_of(typing_context, columns, at, width, n, first):  # type: ignore[no-untyped-def]
+    """The bits, counted from ``first``, of the first ``n`` of sixteen ``width`` <= 7 bit columns at bit ``at``.
+
+    Columns before ``first`` and from ``first + 64`` on are left out.
+    """
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        columns, at, width, n, first = args
+        long, half = ir.IntType(64), LANES // 2
+        longs = ir.VectorType(long, half)
+        source = data_pointer(context, builder, signature.args[0], columns)
+        order = ir.Constant(longs, [ir.Constant(long, j) for j in range(half)])
+        steps = builder.mul(splat(builder, width, longs), order)
+        ones = builder.sub(builder.shl(ir.Constant(long, 1), width), ir.Constant(long, 1))
+        mask = constant(longs, 0)
+        for part in range(2):
+            bit = builder.add(at, builder.mul(width, ir.Constant(long, part * half)))
+            word = load(builder, builder.gep(source, [builder.lshr(bit, ir.Constant(long, 3))]), long)
+            word = builder.lshr(word, builder.and_(bit, ir.Constant(long, 7)))
+            numbers = builder.and_(builder.lshr(splat(builder, word, longs), steps), splat(builder, ones, longs))
+            place = builder.sub(numbers, splat(builder, first, longs))
+            left = builder.sub(n, ir.Constant(long, part * half))
+            wanted = builder.and_(
+                builder.icmp_signed("<", order, splat(builder, left, longs)),
+                builder.icmp_unsigned("<", place, constant(longs, 64)),
+            )
+            bits = builder.shl(constant(longs, 1), builder.and_(place, constant(longs, 63)))
+            mask = builder.or_(mask, builder.select(wanted, bits, constant(longs, 0)))
+        reduce = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(long, [longs]), f"llvm.vector.reduce.or.v{half}i64"
+        )
+        return builder.call(reduce, [mask])
+
+    return types.uint64(columns, types.int64, types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
 def prefetch(typing_context, buffer, at):  # type: ignore[no-untyped-def]
     """Ask for the cache line of byte ``at``; harmless wherever that is."""
 
