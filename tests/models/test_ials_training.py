@@ -1,0 +1,145 @@
+"""Early stopping, checkpoints and resuming, divergence and progress of iALS."""
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from recsparse.errors import ConfigError, DataError
+from recsparse.interactions.interactions import Interactions
+from recsparse.interactions.split import Holdout
+from recsparse.models import IALS, FeatureIALS
+
+RECIPES = {
+    "gradual": {"density": 0.25, "schedule": {"kind": "gradual", "start": 0.1, "end": 0.7}},
+    "tickets": {"density": 0.25, "schedule": "tickets"},
+    "dynamic": {"density": 0.25, "schedule": "dynamic", "criterion": "gradient"},
+    "soft-threshold": {"density": 0.25, "schedule": "soft-threshold"},
+}
+
+
+def blocks(seed: int = 0) -> sp.csr_array:
+    """Users of three tastes, 12 of their 20 items each, and some noise."""
+    rng = np.random.default_rng(seed)
+    own = rng.integers(0, 3, 200)[:, None] == np.arange(60)[None, :] // 20
+    return sp.csr_array(np.where(own, rng.random((200, 60)) < 0.6, rng.random((200, 60)) < 0.03).astype(np.float32))
+
+
+def holdout() -> tuple[Interactions, Holdout]:
+    full = Interactions.from_csr(blocks())
+    keep = np.random.default_rng(1).random(full.nnz) < 0.8
+    return full.select_entries(keep), Holdout(full.select_entries(keep), full.select_entries(~keep))
+
+
+@pytest.mark.parametrize("model_class", [IALS, FeatureIALS])
+def test_validation_keeps_the_best_epoch_and_stops(model_class: type[IALS]) -> None:
+    train, held = holdout()
+    settings: dict[str, Any] = {"dim": 32, "alpha0": 0.01, "reg": 1e-4, "init_std": 0.01}
+    told: list[tuple[int, float | None]] = []
+    model = model_class(epochs=60, patience=3, **settings).fit(
+        train, validation=held, on_epoch=lambda epoch, metric: told.append((epoch, metric))
+    )
+    best = int(np.argmax(model.validation_)) + 1
+    assert model.best_epoch_ == best
+    assert model.epochs_ == best + 3 < 60
+    assert told == list(enumerate(model.validation_, start=1))
+    again = model_class(epochs=best, **settings).fit(train)
+    np.testing.assert_array_equal(model.item_table_.to_dense(), again.item_table_.to_dense())
+    np.testing.assert_array_equal(model.fold_in(train), again.fold_in(train))
+    assert again.best_epoch_ == again.epochs_ == best
+    assert again.validation_ == []
+
+
+def test_a_recipe_trains_to_its_end_and_ends_at_its_density() -> None:
+    train, held = holdout()
+    model = IALS(dim=16, epochs=12, patience=1, recipe=RECIPES["gradual"]).fit(train, validation=held)
+    assert model.epochs_ == model.best_epoch_ == len(model.validation_) == 12
+    assert np.count_nonzero(model.item_table_.to_dense()) <= 0.25 * 60 * 16
+
+
+class StopError(Exception):
+    """Raised to end a run between two epochs."""
+
+
+@pytest.mark.parametrize("stop_at", [1, 4, 7])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {}, {"solver": "cg"}, {"solver": "block", "block": 3},
+        *({"recipe": recipe} for recipe in RECIPES.values()),
+    ],
+    ids=["exact", "cg", "block", *RECIPES],
+)  # fmt: skip
+def test_a_stopped_run_goes_on_to_the_same_bytes(settings: dict[str, Any], stop_at: int, tmp_path: Path) -> None:
+    train, held = holdout()
+    model = IALS(dim=8, epochs=9, patience=2, **settings)
+    whole = model.fit(train, validation=held).item_table_.to_dense()
+    metrics = model.validation_
+
+    def stop(epoch: int, metric: float | None) -> None:
+        if epoch == stop_at:
+            raise StopError
+
+    path = tmp_path / "checkpoint"
+    try:
+        model.fit(train, validation=held, checkpoint=path, on_epoch=stop)
+    except StopError:
+        again: list[int] = []
+        model.fit(train, validation=held, checkpoint=path, on_epoch=lambda epoch, metric: again.append(epoch))
+        assert again == list(range(stop_at + 1, model.epochs_ + 1))
+    np.testing.assert_array_equal(model.item_table_.to_dense(), whole)
+    assert model.validation_ == metrics
+
+
+def _train(path: str) -> None:
+    IALS(dim=16, epochs=60, solver="cg", n_jobs=2).fit(
+        blocks(), checkpoint=path, on_epoch=lambda epoch, metric: time.sleep(600 if epoch == 40 else 0.02)
+    )
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    child = multiprocessing.get_context("spawn").Process(target=_train, args=(str(path),))
+    child.start()
+    while not path.exists():
+        time.sleep(0.01)
+    time.sleep(0.1)
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+    left: list[int] = []
+    model = IALS(dim=16, epochs=60, solver="cg", n_jobs=2)
+    model.fit(blocks(), checkpoint=path, on_epoch=lambda epoch, metric: left.append(epoch))
+    assert 1 < left[0] <= 41
+    whole = IALS(dim=16, epochs=60, solver="cg", n_jobs=2).fit(blocks())
+    np.testing.assert_array_equal(model.item_table_.to_dense(), whole.item_table_.to_dense())
+
+
+def test_a_checkpoint_of_other_settings_or_data_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint"
+    IALS(dim=4, epochs=2).fit(blocks(), checkpoint=path)
+    with pytest.raises(ConfigError, match="other settings or other data"):
+        IALS(dim=4, epochs=2, reg=0.5).fit(blocks(), checkpoint=path)
+    with pytest.raises(ConfigError, match="other settings or other data"):
+        IALS(dim=4, epochs=2).fit(blocks(seed=1), checkpoint=path)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"solver": "cholesky", "dim": 64, "alpha0": 0.0, "reg": 1e-30, "nu": 0.0},
+        {"solver": "cg", "init_std": 1e25},
+        {"solver": "block", "init_std": 1e25},
+    ],
+)
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning", "ignore:invalid:RuntimeWarning")
+def test_divergence_names_the_epoch_and_keeps_the_last_good_state(settings: dict[str, Any]) -> None:
+    model = IALS(**settings)
+    with pytest.raises(DataError, match=r"diverged in epoch 1 \(reg "):
+        model.fit(blocks())
+    assert np.isfinite(model.item_table_.to_dense()).all()
