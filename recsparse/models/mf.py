@@ -238,7 +238,9 @@ class MF(FactorModel):
 
     def _store(self, users: Floats, items: Floats, kept: npt.NDArray[np.bool_] | None, epoch: int) -> None:
         self.user_table_ = np.ascontiguousarray(users).copy()
-        self.item_table_ = pack(items, kept, value_type=self.value_type)
+        self.item_table_ = pack(
+            items.copy(), kept, value_type=self.value_type
+        )  # a dense table keeps the array it is given
         self.best_epoch_ = epoch
 
     def _prune(self, pruner: Pruner, sampler: Sampler, users: Side, items: Side) -> Side:

@@ -239,6 +239,7 @@ def test_validation_keeps_the_best_epoch_and_stops() -> None:
     assert model.epochs_ == best + 3 < 400
     again = MF(dim=16, epochs=best, learning_rate=0.2, reg=0.0, n_jobs=1).fit(train)
     np.testing.assert_array_equal(model.user_table_, again.user_table_)
+    np.testing.assert_array_equal(model.item_table_.to_dense(), again.item_table_.to_dense())
 
 
 def test_divergence_names_the_epoch_and_keeps_the_last_good_state() -> None:
@@ -264,7 +265,7 @@ def test_dead_entries_stay_zero_and_the_budget_is_met(optimiser: str) -> None:
 
 def _train(path: str) -> None:
     MF(dim=16, epochs=40, optimiser="adam", learning_rate=0.01, n_jobs=1).fit(
-        blocks(), checkpoint=path, on_epoch=lambda epoch, metric: time.sleep(0.02)
+        blocks(), checkpoint=path, on_epoch=lambda epoch, metric: time.sleep(600 if epoch == 30 else 0.02)
     )
 
 
@@ -280,8 +281,26 @@ def test_killed_and_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> N
     model = MF(dim=16, epochs=40, optimiser="adam", learning_rate=0.01, n_jobs=1)
     epochs: list[int] = []
     resumed = clone(model).fit(blocks(), checkpoint=path, on_epoch=lambda epoch, metric: epochs.append(epoch))
-    assert 1 < epochs[0] <= 40
+    assert 1 < epochs[0] <= 30
     whole = clone(model).fit(blocks())
+    np.testing.assert_array_equal(resumed.user_table_, whole.user_table_)
+    np.testing.assert_array_equal(resumed.item_table_.to_dense(), whole.item_table_.to_dense())
+
+
+def test_resumed_early_stopping_equals_an_uninterrupted_run(tmp_path: Path) -> None:
+    train, held = holdout()
+    model = MF(dim=16, epochs=400, patience=3, learning_rate=0.2, reg=0.0, n_jobs=1)
+    whole = clone(model).fit(train, validation=held)
+
+    def stop(epoch: int, metric: float | None) -> None:
+        if epoch == whole.best_epoch_ + 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        clone(model).fit(train, validation=held, checkpoint=tmp_path / "run", on_epoch=stop)
+    resumed = clone(model).fit(train, validation=held, checkpoint=tmp_path / "run")
+    assert (resumed.epochs_, resumed.best_epoch_) == (whole.epochs_, whole.best_epoch_)
+    assert resumed.validation_ == whole.validation_
     np.testing.assert_array_equal(resumed.user_table_, whole.user_table_)
     np.testing.assert_array_equal(resumed.item_table_.to_dense(), whole.item_table_.to_dense())
 
