@@ -151,8 +151,10 @@ class TrainConfig(_Settings):
         return validate(cls, settings, where)
 
     def digest(self) -> str:
-        """Identify all settings but those that may differ between a run and its continuation."""
-        told = self.model_dump(mode="json", exclude={"output", "keep", "checkpoint_every", "threads", "timeout"})
+        """Identify all settings but those that ranks may have each their own way; data has a digest of its own."""
+        told = self.model_dump(
+            mode="json", exclude={"data", "output", "keep", "checkpoint_every", "threads", "timeout"}
+        )
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     def identity(self) -> str:

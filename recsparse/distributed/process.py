@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import HashStore
+from torch._C._distributed_c10d import HashStore, PrefixStore, Store, TCPStore
 
 from recsparse.errors import DataError, RecsparseError
 
@@ -25,14 +25,12 @@ def joined(timeout: float, threads: int = 1) -> Iterator[tuple[int, int]]:
     """
     torch.set_num_threads(threads)
     device = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    alone = "RANK" not in os.environ
+    rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    patience = timedelta(seconds=timeout)
     try:
-        if alone:
-            dist.init_process_group(device, store=HashStore(), rank=0, world_size=1)
-        else:
-            dist.init_process_group(device, timeout=timedelta(seconds=timeout))
+        store: Store = _meeting_point(rank, size, patience) if "RANK" in os.environ else HashStore()
+        dist.init_process_group(device, store=store, rank=rank, world_size=size, timeout=patience)
     except (dist.DistError, RuntimeError) as error:
-        rank, size = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
         raise DataError(
             f"Rank {rank} waited {timeout:g} seconds for {size} ranks to meet and one did not come or died "
             f"({str(error).splitlines()[0][:200]}); look at the other ranks' output and start again."
@@ -41,6 +39,18 @@ def joined(timeout: float, threads: int = 1) -> Iterator[tuple[int, int]]:
         yield dist.get_rank(), dist.get_world_size()
     finally:
         dist.destroy_process_group()
+
+
+def _meeting_point(rank: int, size: int, patience: timedelta) -> Store:
+    """The store where ranks leave their addresses.
+
+    torchrun keeps its store over restarts, and with torch 2.13 the ranks of the next attempt would find the addresses
+    of the dead there; so each attempt has keys of its own.
+    """
+    hosted = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = TCPStore(host, port, size, is_master=rank == 0 and not hosted, timeout=patience)
+    return PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 @contextmanager
