@@ -195,7 +195,7 @@ def _explain(error: duckdb.Error) -> RecsparseError:
     if "no space left" in lowered or "disk is full" in lowered or "max_temp_directory_size" in lowered:
         return DataError(f"The disk is full: {first}")
     if isinstance(error, duckdb.OutOfMemoryException):
-        return DataError(f"The memory limit is too small: {first} Raise it (--memory-limit) or use fewer threads.")
+        return DataError(f"The memory limit is too small: {first} Raise it (--memory) or use fewer threads.")
     if "csv error" in lowered:
         return _explain_line(text)
     if isinstance(error, (duckdb.InvalidInputException, duckdb.IOException, duckdb.SerializationException)):

@@ -188,7 +188,7 @@ def test_a_write_that_the_system_refuses_leaves_the_old_directory(limit: int, tm
 
 def test_out_of_memory_says_what_to_do(tmp_path: Path) -> None:
     frame(300_000, 40_000, 30_000).to_csv(tmp_path / "r.csv", index=False)
-    with pytest.raises(DataError, match=r"memory limit is too small.*--memory-limit"):
+    with pytest.raises(DataError, match=r"memory limit is too small.*--memory"):
         build(tmp_path / "r.csv", tmp_path / "d", memory_limit="5MB")
 
 

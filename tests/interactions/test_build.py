@@ -111,7 +111,7 @@ def test_the_last_line_counts_without_times_in_the_order_of_files(tmp_path: Path
 
 
 def test_order_of_lines_holds_across_threads_and_row_groups(tmp_path: Path) -> None:
-    n = 700_000
+    n = 300_000
     lines = pd.DataFrame({"user_id": np.random.default_rng(0).permutation(n) // 7, "item_id": np.arange(n) % 7})
     lines.to_csv(tmp_path / "r.csv", index=False)
     data = read(build(tmp_path / "r.csv", tmp_path / "data", threads=4))
