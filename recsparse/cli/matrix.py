@@ -30,6 +30,7 @@ def build(
     time: Annotated[str | None, typer.Option(help="The times' column: epoch seconds, milliseconds or ISO.")] = None,
     delimiter: Annotated[str | None, typer.Option(help="Between columns; seen from the file if not given.")] = None,
     header: Annotated[bool | None, typer.Option(help="Whether the first line names the columns.")] = None,
+    ids: Annotated[str | None, typer.Option(help="string keeps ids of which only some are integers as text.")] = None,
     since: Annotated[int | None, typer.Option(help="Leave out what is before (seconds since the epoch).")] = None,
     until: Annotated[int | None, typer.Option(help="Leave out what is then or later.")] = None,
     min_value: Annotated[float | None, typer.Option(help="Leave out interactions with a lower rating.")] = None,
@@ -64,7 +65,7 @@ def build(
         since=since, until=until, min_value=min_value, duplicates=duplicates, transform=transform, min_user=min_user,
         min_item=min_item, k_core=k_core,
     )  # fmt: skip
-    columns = _given(user=user, item=item, value=value, time=time, delimiter=delimiter, header=header)
+    columns = _given(user=user, item=item, value=value, time=time, delimiter=delimiter, header=header, ids=ids)
     read = _source(source, columns)
     how: dict[str, Any] = {"engine": _engine(engine, master), "memory_limit": memory, "threads": threads}
     if engine == "spark" and (memory or threads):
