@@ -10,8 +10,8 @@ from recsparse.kernels.bits import PADDING
 from recsparse.kernels.gather import GROUP
 from recsparse.tables.bits import bits_for, counters_for
 from recsparse.tables.combinations import chunking, numbering
+from recsparse.tables.counted import is_uniform
 from recsparse.tables.mask import Mask
-from recsparse.tables.supports import is_uniform
 from recsparse.tables.values import Scales, check_value_type, code_bytes, is_integer
 
 
