@@ -7,7 +7,7 @@ in the backward pass gradients go out and are applied where the rows live by an 
 import logging
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ from torchrec.distributed.embedding import EmbeddingCollectionSharder  # noqa: E
 from torchrec.distributed.model_parallel import DistributedModelParallel  # noqa: E402
 from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology  # noqa: E402
 from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation  # noqa: E402
-from torchrec.distributed.planner.types import ParameterConstraints  # noqa: E402
+from torchrec.distributed.planner.types import ParameterConstraints, PlannerError  # noqa: E402
 from torchrec.distributed.types import (  # noqa: E402
     EmbeddingModuleShardingPlan,
     ParameterSharding,
@@ -291,3 +291,48 @@ def _note_touched(shards: list[Shard]) -> Any:
             shard.touched = indices[ends[number] : ends[number + 1]]
 
     return hook
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What torchrec's planner expects of one shard: bytes of device memory and milliseconds a step."""
+
+    table: str
+    sharding: str
+    place: Place
+    nbytes: int
+    milliseconds: float
+
+
+def estimate(
+    specs: list[TableSpec], *, world: int, device_kind: str, memory: int, optimiser: str, batch_size: int
+) -> list[Estimate] | str:
+    """Plan on paper: no process group, no memory, no device; or the planner's reason why it cannot.
+
+    Args:
+        specs: the tables.
+        world: ranks.
+        device_kind: "cuda" or "cpu".
+        memory: bytes a device.
+        optimiser: "sgd" or "adagrad".
+        batch_size: samples a step over all ranks.
+    """
+    named = {f"table_{number}": spec.name for number, spec in enumerate(specs)}  # torch refuses names such as "items"
+    specs = [replace(spec, name=name) for name, spec in zip(named, specs, strict=True)]
+    chosen: dict[str, str] = {spec.name: spec.sharding for spec in specs}
+    capacity = {"hbm_cap": memory} if device_kind == "cuda" else {"ddr_cap": memory}
+    topology = Topology(world_size=world, compute_device=device_kind, **capacity)
+    planner = _planner(specs, chosen, batch_size, world, topology)
+    try:
+        planner.plan(_collection(specs, chosen, optimiser, 0.1), [EmbeddingCollectionSharder()])
+    except PlannerError as error:
+        return str(error).splitlines()[0]
+    names = {there: here for here, there in KINDS.items()}
+    found = []
+    for option in planner._best_plan:
+        for shard in option.shards:
+            (row, column), (rows, columns) = shard.offset, shard.size
+            nbytes = shard.storage.hbm if device_kind == "cuda" else shard.storage.ddr
+            place = Place(row, column, rows, columns, shard.rank)
+            found.append(Estimate(named[option.name], names[option.sharding_type], place, nbytes, shard.perf.total))
+    return found
