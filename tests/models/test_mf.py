@@ -242,6 +242,17 @@ def test_validation_keeps_the_best_epoch_and_stops() -> None:
     np.testing.assert_array_equal(model.item_table_.to_dense(), again.item_table_.to_dense())
 
 
+def test_folding_in_a_training_user_comes_close_to_the_learned_vector() -> None:
+    train = holdout()[0]
+    model = MF(dim=8, epochs=100, n_jobs=1).fit(train)
+    learned = model.scores(model.queries(train))
+    folded = model.scores(model.fold_in(train))
+    close = [np.corrcoef(a, b)[0, 1] for a, b in zip(learned, folded, strict=True)]
+    assert np.mean(close) > 0.9
+    history = sp.csr_array(train.matrix[[5]])
+    np.testing.assert_allclose(model.fold_in(history)[0], model.fold_in(train)[5], rtol=1e-4, atol=1e-5)
+
+
 def test_divergence_names_the_epoch_and_keeps_the_last_good_state() -> None:
     model = MF(dim=16, loss="squared", learning_rate=50.0, epochs=50, n_jobs=1)
     with pytest.raises(DataError, match=r"diverged in epoch \d+ .*learning_rate 50"):

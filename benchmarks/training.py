@@ -1,0 +1,215 @@
+"""Training side by side with its peers: the same data, dimension, negatives and threads.
+
+    python benchmarks/training.py bpr
+
+needs the extra ``benchmarks`` and RECSPARSE_DATA, a folder with ``ml-1m`` and ``gowalla``. Contenders take turns, round
+after round, and the best round of each counts: what else runs on the machine then disturbs all of them alike. Figures
+go to ``benchmarks/results/training-SECTION.json``.
+
+BPR: negatives follow popularity in all contenders. Ours draws again when a user has the item, so that all samples are
+updates; implicit drops the sample, and torch and FBGEMM train on it (that spares them the test). ``samples/s`` counts
+what a contender went through, ``updates/s`` leaves out the samples that implicit drops, by their exact expectation.
+"""
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import scipy.sparse as sp
+import torch
+from implicit.bpr import BayesianPersonalizedRanking
+from threadpoolctl import threadpool_limits
+
+from recsparse.interactions import Interactions
+from recsparse.kernels.sgd import Settings
+from recsparse.models.sgd_state import Sampler, new_side, run_epoch
+
+THREADS, ROUNDS = 2, 5
+RATE, REG = 0.05, 0.01
+TORCH_BATCH, TORCH_BATCHES = 8192, 20
+RESULTS = Path(__file__).parent / "results"
+
+Contender = Callable[[], tuple[int, float]]
+"""Trains for a while and gives how many samples it went through and in how many seconds."""
+
+
+def ml_1m(folder: Path) -> sp.csr_array:
+    return Interactions.from_frame(pq.read_table(folder / "ml-1m" / "ratings.parquet").to_pandas()).matrix
+
+
+def gowalla(folder: Path) -> sp.csr_array:
+    rows, columns = [], []
+    for name in ("train.txt", "valid.txt"):
+        for line in (folder / "gowalla" / name).read_text().splitlines():
+            user, *items = map(int, line.split())
+            rows += [user] * len(items)
+            columns += items
+    return Interactions.from_csr(sp.coo_array((np.ones(len(rows), np.float32), (rows, columns)))).matrix
+
+
+def ours(matrix: sp.csr_array, dim: int) -> Contender:
+    rng = np.random.default_rng(0)
+    sampler = Sampler.of(matrix, "popularity", 0)
+    users, items = (new_side(n, dim, 0, 0.1 / np.sqrt(dim), rng) for n in matrix.shape)
+    settings = Settings(0, 0, np.float32(RATE), np.float32(REG), 1, np.float32(1))
+    epochs = iter(range(10_000))
+
+    def train() -> tuple[int, float]:
+        start = time.perf_counter()
+        samples = run_epoch(sampler, next(epochs), users, items, settings, THREADS)
+        return samples, time.perf_counter() - start
+
+    train()
+    return train
+
+
+def implicit_bpr(matrix: sp.csr_array, dim: int) -> Contender:
+    pattern = sp.csr_matrix(matrix)
+
+    def train() -> tuple[int, float]:
+        model = BayesianPersonalizedRanking(
+            factors=dim, iterations=2, learning_rate=RATE, regularization=REG, num_threads=THREADS, random_state=0
+        )
+        ends: list[float] = []
+        model.fit(pattern, show_progress=False, callback=lambda *_: ends.append(time.perf_counter()))
+        return matrix.nnz, ends[1] - ends[0]
+
+    return train
+
+
+def torch_sparse(matrix: sp.csr_array, dim: int) -> Contender:
+    torch.manual_seed(0)
+    users, items = (torch.nn.Embedding(n, dim, sparse=True) for n in matrix.shape)
+    optimiser = torch.optim.SGD([users.weight, items.weight], lr=RATE)
+    pairs = _pairs(matrix)
+
+    def train() -> tuple[int, float]:
+        start = time.perf_counter()
+        for user, item, other in _batches(pairs):
+            vector = users(user)
+            gap = (vector * (items(item) - items(other))).sum(dim=1)
+            optimiser.zero_grad()
+            (-torch.nn.functional.logsigmoid(gap)).sum().backward()
+            optimiser.step()
+        return TORCH_BATCH * TORCH_BATCHES, time.perf_counter() - start
+
+    return train
+
+
+def fbgemm_fused(matrix: sp.csr_array, dim: int) -> Contender:
+    """The fused CPU kernel under torchrec's sharded tables, without torchrec's own cost around it."""
+    from fbgemm_gpu.split_embedding_configs import EmbOptimType  # noqa: PLC0415 (Linux only)
+    from fbgemm_gpu.split_table_batched_embeddings_ops_common import (  # noqa: PLC0415
+        EmbeddingLocation,
+        PoolingMode,
+    )
+    from fbgemm_gpu.split_table_batched_embeddings_ops_training import (  # noqa: PLC0415
+        ComputeDevice,
+        SplitTableBatchedEmbeddingBagsCodegen,
+    )
+
+    tables = [
+        SplitTableBatchedEmbeddingBagsCodegen(
+            [(n, dim, EmbeddingLocation.HOST, ComputeDevice.CPU)],
+            optimizer=EmbOptimType.EXACT_SGD, learning_rate=RATE, pooling_mode=PoolingMode.NONE,
+        )
+        for n in matrix.shape
+    ]  # fmt: skip
+    pairs = _pairs(matrix)
+    offsets = torch.arange(2 * TORCH_BATCH + 1)
+
+    def train() -> tuple[int, float]:
+        start = time.perf_counter()
+        for user, item, other in _batches(pairs):
+            vector = tables[0](user, offsets[: len(user) + 1])
+            both = tables[1](torch.cat([item, other]), offsets)
+            gap = (vector * (both[: len(item)] - both[len(item) :])).sum(dim=1)
+            (-torch.nn.functional.logsigmoid(gap)).sum().backward()
+        return TORCH_BATCH * TORCH_BATCHES, time.perf_counter() - start
+
+    return train
+
+
+def _pairs(matrix: sp.csr_array) -> tuple[torch.Tensor, torch.Tensor]:
+    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    return torch.from_numpy(rows), torch.from_numpy(matrix.indices.astype(np.int64))
+
+
+def _batches(pairs: tuple[torch.Tensor, torch.Tensor]) -> Any:
+    for _ in range(TORCH_BATCHES):
+        at, other = torch.randint(len(pairs[0]), (2, TORCH_BATCH))
+        yield pairs[0][at], pairs[1][at], pairs[1][other]
+
+
+def dropped_share(matrix: sp.csr_array) -> float:
+    """The share of popularity negatives that the sample's user has: what implicit drops."""
+    shares = np.bincount(matrix.indices, minlength=matrix.shape[1]) / matrix.nnz
+    pattern = sp.csr_array((np.ones(matrix.nnz), matrix.indices, matrix.indptr), shape=matrix.shape)
+    return float((pattern @ shares) @ np.diff(matrix.indptr) / matrix.nnz)
+
+
+CONTENDERS = {
+    "recsparse": ours,
+    "implicit": implicit_bpr,
+    "torch sparse SGD": torch_sparse,
+    "FBGEMM fused": fbgemm_fused,
+}
+
+
+def bpr(folder: Path) -> dict[str, Any]:
+    results: dict[str, Any] = {}
+    for name, load in (("ml-1m", ml_1m), ("gowalla", gowalla)):
+        matrix = load(folder)
+        dropped = dropped_share(matrix)
+        for dim in (64, 128):
+            running = {label: make(matrix, dim) for label, make in CONTENDERS.items()}
+            rates: dict[str, list[float]] = {label: [] for label in running}
+            for _ in range(ROUNDS):
+                for label, train in running.items():
+                    samples, seconds = train()
+                    rates[label].append(samples / seconds / 1e6)
+            best = {label: max(values) for label, values in rates.items()}
+            updates = best | {"implicit": best["implicit"] * (1 - dropped)}
+            results[f"{name} dim {dim}"] = {
+                "million samples/s": best,
+                "million updates/s": updates,
+                "ours over theirs, samples/s": {key: best["recsparse"] / value for key, value in best.items()},
+                "ours over theirs, updates/s": {key: updates["recsparse"] / value for key, value in updates.items()},
+                "all rounds": rates,
+            }
+            print(
+                f"{name} dim {dim}: " + ", ".join(f"{key} {value:.2f} M/s" for key, value in best.items()), flush=True
+            )
+        results[f"{name} dropped by implicit"] = dropped
+    return results
+
+
+def main() -> None:
+    folder = os.environ.get("RECSPARSE_DATA")
+    if not folder:
+        sys.exit("Set RECSPARSE_DATA to a folder with ml-1m and gowalla.")
+    torch.set_num_threads(THREADS)
+    sections = {"bpr": bpr}
+    for section in sys.argv[1:] or list(sections):
+        with threadpool_limits(1, user_api="blas"):
+            figures = sections[section](Path(folder))
+        machine = {
+            "processor": platform.processor() or platform.machine(), "threads": THREADS, "load": os.getloadavg()[0],
+            "versions": {name: version(name) for name in ("implicit", "torch", "numba", "numpy")},
+            "command": " ".join(["python", *sys.argv]),
+        }  # fmt: skip
+        RESULTS.mkdir(exist_ok=True)
+        document = json.dumps({"machine": machine, "figures": figures}, indent=2)
+        (RESULTS / f"training-{section}.json").write_text(document + "\n")
+
+
+if __name__ == "__main__":
+    main()
