@@ -29,9 +29,11 @@ def _not_below(scores, target):  # type: ignore[no-untyped-def]
 
 
 @_counting
-def _not_numbers(scores):  # type: ignore[no-untyped-def]
+def _copy(scores, out):  # type: ignore[no-untyped-def]
+    """Copy, and count what is not a number, in one pass over memory."""
     count = np.float32(0.0)
     for item in range(len(scores)):
+        out[item] = scores[item]
         count += np.float32(1.0) if scores[item] != scores[item] else np.float32(0.0)
     return np.int64(count)
 
@@ -49,10 +51,9 @@ def target_ranks(  # type: ignore[no-untyped-def]
     left = np.empty(n_items, dtype=np.float32)
     for row in range(start, stop):
         first, last = target_indptr[row], target_indptr[row + 1]
-        left[:] = scores[row]
         out_wrong[row] = 0
         for chunk in range(0, n_items, _CHUNK):
-            if _not_numbers(left[chunk : chunk + _CHUNK]) > 0:
+            if _copy(scores[row, chunk : chunk + _CHUNK], left[chunk : chunk + _CHUNK]) > 0:
                 out_wrong[row] = NAN_SCORE
         for at in range(seen_indptr[row], seen_indptr[row + 1]):
             left[seen[at]] = np.nan  # neither above, below nor equal to anything
