@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from recsparse.cli import data, matrix, models, results, run, score, similar
+from recsparse.cli import data, matrix, models, results, run, score, similar, tune
 from recsparse.cli.console import AsJson, answer, err, out
 from recsparse.errors import RecsparseError
 
@@ -24,7 +24,8 @@ app = typer.Typer(
 COMMANDS: dict[str, tuple[Callable[..., Any], ...]] = {
     "The whole job": (run.run,),
     "One stage each, for schedulers": (
-        matrix.build, matrix.split, models.train, models.evaluate, score.score, similar.score_pairs, results.report
+        matrix.build, matrix.split, tune.tune, models.train, models.evaluate, score.score, similar.score_pairs,
+        results.report,
     ),
     "What is there": (models.inspect, similar.similar, results.compare),
 }  # fmt: skip

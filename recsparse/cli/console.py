@@ -51,13 +51,13 @@ def _text(value: Any) -> str:
     return f"{value:,.4g}" if isinstance(value, float) else str(value)
 
 
-def read_settings(pairs: list[str] | None) -> dict[str, Any]:
+def read_settings(pairs: list[str] | None, option: str = "--set") -> dict[str, Any]:
     """Read NAME=VALUE: a number, true or false, a JSON value, or else text."""
     settings: dict[str, Any] = {}
     for pair in pairs or []:
         name, equals, text = pair.partition("=")
         if not equals or not name:
-            raise ConfigError(f"--set is {pair!r}; it must be NAME=VALUE, for example dim=64.")
+            raise ConfigError(f"{option} is {pair!r}; it must be NAME=VALUE, for example dim=64.")
         try:
             settings[name] = json.loads(text)
         except json.JSONDecodeError:

@@ -60,6 +60,9 @@ class Recommender(BaseEstimator, ABC):  # type: ignore[misc]
     kind: ClassVar[str]
     """The name under which files and configurations know the class."""
 
+    search_space: ClassVar[dict[str, Any]] = {}
+    """Where ``recsparse tune`` looks: a setting's choices, or its ``low``, ``high`` and whether it is ``log``."""
+
     items_: pa.Table
     users_: pa.Table
     history_: sp.csr_array

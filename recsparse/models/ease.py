@@ -1,5 +1,7 @@
 """EASE: a dense item-item regression in closed form."""
 
+from typing import Any, ClassVar
+
 import numpy as np
 import scipy.sparse as sp
 from scipy.linalg.lapack import spotrf, spotri
@@ -31,6 +33,7 @@ class EASE(ItemItem):
     """
 
     kind = "ease"
+    search_space: ClassVar[dict[str, Any]] = {"reg": {"low": 10.0, "high": 10000.0, "log": True}}
 
     def __init__(self, reg: float = 500.0, n_jobs: int | None = None) -> None:
         self.reg = reg

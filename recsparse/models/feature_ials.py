@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -79,6 +79,9 @@ class FeatureIALS(IALS):
     """
 
     kind = "feature-ials"
+    search_space: ClassVar[dict[str, Any]] = IALS.search_space | {
+        "feature_reg": {"low": 0.1, "high": 100.0, "log": True}
+    }
 
     item_weights_: Dense
     user_weights_: Dense

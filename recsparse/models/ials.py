@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from copy import copy
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -77,6 +77,11 @@ class IALS(FactorModel):
     """
 
     kind = "ials"
+    search_space: ClassVar[dict[str, Any]] = {
+        "alpha0": {"low": 0.003, "high": 1.0, "log": True},
+        "reg": {"low": 0.0003, "high": 0.1, "log": True},
+        "nu": {"low": 0.0, "high": 1.0},
+    }
 
     epochs_: int
     best_epoch_: int

@@ -1,6 +1,6 @@
 """Item-kNN: each item's most similar items, by the users they share."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,11 @@ class ItemKNN(ItemItem):
     """
 
     kind = "item-knn"
+    search_space: ClassVar[dict[str, Any]] = {
+        "k": {"low": 10, "high": 1000, "log": True},
+        "weighting": ["cosine", "tf-idf", "bm25"],
+        "shrink": {"low": 0.0, "high": 100.0},
+    }
 
     def __init__(
         self,

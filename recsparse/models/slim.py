@@ -1,5 +1,7 @@
 """SLIM: a sparse item-item regression with the elastic net."""
 
+from typing import Any, ClassVar
+
 import numpy as np
 import scipy.sparse as sp
 
@@ -38,6 +40,10 @@ class SLIM(ItemItem):
     """
 
     kind = "slim"
+    search_space: ClassVar[dict[str, Any]] = {
+        "l1": {"low": 0.1, "high": 100.0, "log": True},
+        "l2": {"low": 1.0, "high": 10000.0, "log": True},
+    }
 
     def __init__(
         self,

@@ -1,5 +1,7 @@
 """EASE for catalogues where an items x items array does not fit."""
 
+from typing import Any, ClassVar
+
 import numpy as np
 import scipy.sparse as sp
 
@@ -40,6 +42,10 @@ class SparseEASE(ItemItem):
     """
 
     kind = "sparse-ease"
+    search_space: ClassVar[dict[str, Any]] = {
+        "reg": {"low": 1.0, "high": 10000.0, "log": True},
+        "neighbours": [50, 100, 200, 400],
+    }
 
     def __init__(self, reg: float = 100.0, neighbours: int = 200, *, n_jobs: int | None = None) -> None:
         self.reg = reg
