@@ -117,7 +117,10 @@ def draw_rows(start, stop, users, ptr, positives, known, pool, first, size, nega
         low = known_ptr[user]
         end = known_ptr[user + 1]
         for entry in range(ptr[group], ptr[group + 1]):
-            rows[n] = positives[entry]
+            positive = positives[entry]
+            rows[n] = positive
+            for column in range(0, table.shape[1], LINE):
+                prefetch(table, positive, column)
             found = 0
             for other in range(negatives):
                 word = mix((seed + np.uint64(entry * negatives + other)) * _STEP)
@@ -126,11 +129,10 @@ def draw_rows(start, stop, users, ptr, positives, known, pool, first, size, nega
                     if not is_known(item, own_items, low, end, bits, bits_start, bits_size, n_items):
                         found += 1
                         rows[n + found] = item
+                        for column in range(0, table.shape[1], LINE):
+                            prefetch(table, item, column)
                         break
                     word = mix(word + _STEP)
             if found == negatives:
-                for at in range(n, n + 1 + negatives):
-                    for column in range(0, table.shape[1], LINE):
-                        prefetch(table, rows[at], column)
                 n += 1 + negatives
         ends[group - start] = n
