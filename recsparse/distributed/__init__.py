@@ -8,13 +8,33 @@ from recsparse.errors import ConfigError
 if TYPE_CHECKING:
     from recsparse.distributed.config import Budget, TableSettings, TrainConfig
     from recsparse.distributed.launch import train_on_ranks
+    from recsparse.distributed.model import load_model
     from recsparse.distributed.planning import Plan, PlannedTable, plan
     from recsparse.distributed.run import train
 
-__all__ = ["Budget", "Plan", "PlannedTable", "TableSettings", "TrainConfig", "plan", "train", "train_on_ranks"]
+__all__ = [
+    "Budget",
+    "Plan",
+    "PlannedTable",
+    "TableSettings",
+    "TrainConfig",
+    "load_model",
+    "plan",
+    "train",
+    "train_on_ranks",
+]
 
-_HOMES = {"Budget": "config", "TableSettings": "config", "TrainConfig": "config", "train_on_ranks": "launch",
-          "Plan": "planning", "PlannedTable": "planning", "plan": "planning", "train": "run"}  # fmt: skip
+_HOMES = {
+    "Budget": "config",
+    "Plan": "planning",
+    "PlannedTable": "planning",
+    "TableSettings": "config",
+    "TrainConfig": "config",
+    "load_model": "model",
+    "plan": "planning",
+    "train": "run",
+    "train_on_ranks": "launch",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -72,15 +72,15 @@ class ShardedPruner:
         scores = [self._scores(shard, counts) for shard in self.shards]
         if within:
             scores = [np.where(self._alive(mask), each, -np.inf) for each, mask in zip(scores, self.masks, strict=True)]
-        budget = min(self.recipe.budget(self.density, self._n_groups), self._count(each > -np.inf for each in scores))
+        budget = self.recipe.budget(self.density, self._n_groups)
         if self.recipe.allocation.kind == "global":
             self._set(self._best(scores, budget))
             return
         share = budget // (self.shape[0] // self._group[0])
         ranks = [np.argsort(np.argsort(-each, axis=1, kind="stable"), axis=1) for each in scores]
-        kept = [rank < share for rank in ranks]
-        extra = [np.where(rank == share, each, -np.inf) for rank, each in zip(ranks, scores, strict=True)]
-        more = self._best(extra, budget - self._count(kept))
+        kept = [(rank < share) & (each > -np.inf) for rank, each in zip(ranks, scores, strict=True)]
+        rest = [np.where(own, -np.inf, each) for own, each in zip(kept, scores, strict=True)]
+        more = self._best(rest, budget - self._count(kept))
         self._set([each | other for each, other in zip(kept, more, strict=True)])
 
     def _exchange(self, share: float, counts: npt.NDArray[np.int64]) -> None:

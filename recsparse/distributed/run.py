@@ -67,6 +67,7 @@ def train_here(config: TrainConfig, rank: int, world: int) -> dict[str, Any]:
     began = time.perf_counter()
     trainer.run(checkpoints, position)
     summary = _summary(trainer, position, time.perf_counter() - began, world) | {"digest": identity}
+    summary["settings"] = config.model_dump(mode="json")
     summary |= _measure(trainer, config, rank, world)
     summary["packed"] = {
         name: export(trainer.tables, name, config.output / name, value_type=config.value_type)

@@ -27,16 +27,19 @@ def on_each_rank(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 def select_best(
     scores: npt.NDArray[np.floating], places: npt.NDArray[np.int64], k: int, add: Sum = over_ranks
 ) -> npt.NDArray[np.bool_]:
-    """Which of this rank's scores are among the ``k`` highest of all; ties go to the lower place.
+    """Which of this rank's scores are among the ``k`` highest of all above -inf; ties go to the lower place.
 
-    Exactly ``k`` are chosen over all ranks, ties included. Traffic: 8 counts of 2^16 bins, whatever the scores' number.
+    Exactly ``k`` are chosen over all ranks, ties included, or all above -inf where these are fewer. Traffic: 8 counts
+    of 2^16 bins, whatever the number of scores.
 
     Args:
         scores: this rank's, (n,); not NaN.
         places: their numbers in the whole, (n,) int64, not negative.
-        k: how many, over all ranks; at most all scores.
+        k: how many, over all ranks.
         add: sums counts over ranks.
     """
+    finite = scores > -np.inf
+    k = min(k, int(add(np.array([finite.sum()], dtype=np.int64))[0]))
     if k <= 0:
         return np.zeros(len(scores), dtype=np.bool_)
     keys = _ascending(-scores.astype(np.float64))

@@ -7,17 +7,9 @@ pairs are spread over processes.
 import numba as nb
 import numpy as np
 
-TRIES = 16
-"""Draws before a sample is given up, for users who have nearly everything."""
+from recsparse.kernels.negatives import TRIES, below, mix
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
-
-
-@nb.njit(nogil=True, cache=True, inline="always")
-def _mix(word):  # type: ignore[no-untyped-def]
-    word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return word ^ (word >> np.uint64(31))
 
 
 @nb.njit(nogil=True, cache=True, inline="always")
@@ -61,14 +53,14 @@ def draw_samples(order, start, stop, first, user_of, ptr, known, n_items, negati
         items[n, 0] = known[entry]
         found = 0
         for other in range(negatives):
-            word = _mix((seed + np.uint64((place + at) * negatives + other)) * _STEP)
+            word = mix((seed + np.uint64((place + at) * negatives + other)) * _STEP)
             for _ in range(TRIES):
-                item = np.int64(((word >> np.uint64(32)) * np.uint64(n_items)) >> np.uint64(32))
+                item = below(word, n_items)
                 if not _has(known, ptr[user], ptr[user + 1], item):
                     found += 1
                     items[n, found] = item
                     break
-                word = _mix(word + _STEP)
+                word = mix(word + _STEP)
         if found == negatives:
             users[n] = first + user
             n += 1

@@ -7,16 +7,17 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import scipy.sparse as sp
 import torch
 
-from recsparse.distributed.config import TrainConfig
+from recsparse.distributed import TrainConfig, load_model
 from recsparse.distributed.losses import sample_losses
 from recsparse.distributed.process import joined
 from recsparse.distributed.rows import initial_rows
 from recsparse.distributed.streams import Streams, scan
 from recsparse.evaluation import evaluate
-from recsparse.interactions import read_split
-from recsparse.models import Recommender
+from recsparse.interactions import Interactions, read_split, write
+from recsparse.kernels.sgd import BPR, SGD, SOFTMAX, SQUARED, Settings, Side, step_groups
 from recsparse.tables import load_table
 
 LOSS_TOLERANCE = 2e-6
@@ -46,28 +47,6 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 QUICK = ("rows-bpr-sgd", "columns-softmax-adagrad", "elements", "blocks", "dynamic", "budgets")
-
-
-class Given(Recommender):
-    """Users and items whose vectors are known."""
-
-    kind = "given-in-a-test"
-
-    def __init__(self, users: Any = None, items: Any = None) -> None:
-        self.users, self.items = users, items
-
-    def _fit(self, interactions: Any) -> None: ...
-    def _fold_in(self, histories: Any) -> Any:
-        raise NotImplementedError
-
-    def _represent(self, rows: Any, histories: Any) -> Any:
-        return self.users[rows]
-
-    def scores(self, queries: Any) -> Any:
-        return queries @ self.items.T
-
-    def _save_state(self, directory: Path) -> None: ...
-    def _load_state(self, directory: Path) -> None: ...
 
 
 def outcome(output: Path) -> tuple[dict[str, Any], Any, dict[str, Any]]:
@@ -125,7 +104,7 @@ def check_single_process(settings: dict[str, Any], tmp_path: Path) -> None:
     """Metrics from shards are those of ``evaluate``, and the tables those of a loop in plain torch."""
     parts = read_split(Path(settings["data"]))
     summary, losses, tables = outcome(tmp_path / "rows-bpr-sgd-2")
-    model = Given(tables["user_table"], tables["item_table"]).fit(parts.train)
+    model = load_model(tmp_path / "rows-bpr-sgd-2")
     found = evaluate(model, parts.validation, ["ndcg@20", "recall@20"], role="validation").summaries
     assert summary["metrics"] == pytest.approx({name: each.mean for name, each in found.items()}, abs=1e-9)
 
@@ -150,6 +129,44 @@ def check_single_process(settings: dict[str, Any], tmp_path: Path) -> None:
             table.grad = None
     np.testing.assert_allclose(tables["user_table"], U.detach(), atol=2e-6)
     np.testing.assert_allclose(tables["item_table"], V.detach(), atol=2e-6)
+
+
+def test_a_sample_a_step_is_what_the_kernel_of_one_process_does(
+    settings: dict[str, Any], launch: Any, tmp_path: Path
+) -> None:
+    matrix = sp.csr_array((np.random.default_rng(1).random((12, 900)) < 0.01).astype(np.float32))
+    data = write(Interactions.from_csr(matrix), tmp_path / "tiny")
+    losses = {"bpr": BPR, "softmax": SOFTMAX, "squared": SQUARED}
+    configs = [
+        settings | {"data": str(data), "output": str(tmp_path / loss), "loss": loss, "negatives": 3, "batch_size": 1,
+                    "streams": 1, "negative_weight": 0.5, "reg": 0.1, "rate": 0.2}
+        for loss in losses
+    ]  # fmt: skip
+    launch(1, "train", *configs).check()
+    with joined(10):
+        contents = scan(data, 0, 1)
+    streams = Streams(data, contents, streams=1, batch_size=1, negatives=3, seed=0)
+    n = 2 * streams.steps
+    batches = [streams.batch(t // streams.steps, t % streams.steps) for t in range(n)]
+    group_users = np.concatenate([batch.users for batch in batches])
+    rows = np.concatenate([batch.items.ravel() for batch in batches])
+    # The kernel steps a row drawn twice in a sample one after the other; torch adds both gradients up.
+    assert all(len(set(batch.items.ravel().tolist())) == 4 for batch in batches)
+    for loss, number in losses.items():
+        sides = [
+            Side(initial_rows(0, name, 0, size, 16, 0.1 / 4), *(np.zeros((0, 16), np.float32),) * 2,
+                 np.zeros(0, np.int64), np.zeros((0, 16), np.float32))
+            for name, size in (("user_table", 12), ("item_table", 900))
+        ]  # fmt: skip
+        optimise = Settings(number, SGD, np.float32(0.2), np.float32(0.1), 3, np.float32(0.5))
+        for t in range(n):
+            step_groups(
+                t, t + 1, group_users, rows[4 * t : 4 * t + 4], np.array([4]), *sides, optimise,
+                np.zeros(900, np.float32), np.empty(4, np.float32), np.zeros(16, np.float32), np.empty(16, np.float32),
+            )  # fmt: skip
+        _, _, tables = outcome(tmp_path / loss)
+        np.testing.assert_allclose(tables["user_table"], sides[0].values, atol=2e-6, err_msg=loss)
+        np.testing.assert_allclose(tables["item_table"], sides[1].values, atol=2e-6, err_msg=loss)
 
 
 @pytest.mark.slow
