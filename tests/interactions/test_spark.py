@@ -20,7 +20,7 @@ COLUMNS = {"user": "user_id", "item": "item_id", "value": "rating", "time": "tim
 
 
 def test_both_engines_give_identical_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two files, text ids, repeated pairs, a threshold, a 2-core, features with lists; several parts."""
+    """Two files, text ids, repeated pairs, a threshold, a minimum count, features with lists; several parts."""
     monkeypatch.setattr("recsparse.interactions.pipeline.PART_ENTRIES", 200)
     lines = frame(700, 60, 50, seed=2)
     lines["user_id"] = "ü " + lines["user_id"].astype(str)
@@ -33,7 +33,7 @@ def test_both_engines_give_identical_directories(tmp_path: Path, monkeypatch: py
                                                         "first": {"sql": r"regexp_extract(c2, '\\([0-9]+)', 1)"}},
     )  # fmt: skip
     source = Source(ratings=Ratings(path="[12].csv", **COLUMNS), items=features)
-    cleaning = Cleaning(min_value=1.5, k_core=2, transform="log1p")
+    cleaning = Cleaning(min_value=1.5, min_user=3, transform="log1p")
     build(source, tmp_path / "duck" / "d", root=tmp_path, cleaning=cleaning)
     build(
         source, tmp_path / "spark" / "d", root=tmp_path, cleaning=cleaning, engine=spark_engine(MASTER, settings=QUICK)
@@ -44,12 +44,16 @@ def test_both_engines_give_identical_directories(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.slow
-def test_appending_and_bad_lines_on_spark(tmp_path: Path) -> None:
+def test_k_core_appending_and_bad_lines_on_spark(tmp_path: Path) -> None:
     lines = frame(200, 20, 30, seed=4)
     lines[:120].to_csv(tmp_path / "1.csv", index=False)
     lines[120:].to_csv(tmp_path / "2.csv", index=False)
     first, second = (Source(ratings=Ratings(path=f"{n}.csv", **COLUMNS)) for n in (1, 2))
-    build(Source(ratings=Ratings(path="[12].csv", **COLUMNS)), tmp_path / "whole" / "d", root=tmp_path)
+    both, core = Source(ratings=Ratings(path="[12].csv", **COLUMNS)), Cleaning(k_core=4, duplicates="sum")
+    build(both, tmp_path / "core" / "d", root=tmp_path, cleaning=core)
+    build(both, tmp_path / "spark" / "d", root=tmp_path, cleaning=core, engine=spark_engine(MASTER, settings=QUICK))
+    assert tree(tmp_path / "spark") == tree(tmp_path / "core")
+    build(both, tmp_path / "whole" / "d", root=tmp_path)
     grown = build(first, tmp_path / "grown" / "d", root=tmp_path)
     append(second, grown, root=tmp_path, engine=spark_engine(MASTER, settings=QUICK))
     assert tree(grown) == tree(tmp_path / "whole" / "d")
