@@ -46,22 +46,22 @@ def single_threaded_blas() -> Iterator[None]:
 
 
 def share(work: Callable[[int, int], None], n: int, *, n_jobs: int | None = None) -> None:
-    """Call ``work(start, stop)`` over ``range(n)`` in four pieces a thread, taken as threads come free.
+    """Call ``work(start, stop)`` over ``range(n)`` in two pieces a thread, taken as threads come free.
 
     For work of a tenth of a millisecond: this thread begins at once, others stand ready to join, and one that has not
     woken up when all is taken is not waited for. BLAS is left alone, so ``work`` must not call it. On a thread of our
     own pools the work stays on that thread. Otherwise as :func:`for_ranges`.
 
     >>> rows = []
-    >>> share(lambda start, stop: rows.append((start, stop)), 8, n_jobs=2)
-    >>> sorted(rows) == [(row, row + 1) for row in range(8)]
+    >>> share(lambda start, stop: rows.append((start, stop)), 4, n_jobs=2)
+    >>> sorted(rows) == [(row, row + 1) for row in range(4)]
     True
     """
     jobs = min(resolve_jobs(n_jobs), n)
     if jobs <= 1 or current_thread().name.startswith(OWN):
         work(0, n)
         return
-    step = -(-n // (4 * jobs))
+    step = -(-n // (2 * jobs))
     starts = iter(range(0, n, step))  # taking the next of an iterator is atomic
 
     def take() -> None:

@@ -18,7 +18,7 @@ from recsparse.tables.supports import SUPPORTS, Bitmap, Full, Header, List, Supp
 from recsparse.tables.table import BLOCK_BYTES, Table
 from recsparse.tables.values import NO_BYTES, NO_FLOATS, Floats, Values, decode_codes
 
-MANY = 1 << 16
+MANY = 1 << 20
 """Entries from which a lookup is worth waking another thread for."""
 
 
