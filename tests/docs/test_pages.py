@@ -1,0 +1,71 @@
+"""The pages build without a warning, are all to be found, and quote figures that were measured."""
+
+import json
+import logging
+import re
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+FRONTIER = ROOT / "benchmarks" / "results" / "frontier-ml-100k.json"
+
+
+def test_every_figure_of_the_frontier_was_measured() -> None:
+    if not FRONTIER.exists():
+        pytest.skip(f"{FRONTIER.name} has not been measured in this checkout")
+    measured = {row["label"]: row for row in json.loads(FRONTIER.read_text())["rows"]}
+    quoted = re.findall(r"^\| (iALS[^|]*) \| ([\d.]+) \| ([\d.]+) \|$", (DOCS / "which.md").read_text(), re.MULTILINE)
+    assert len(quoted) >= 10
+    for label, size, quality in quoted:
+        row = measured[label]
+        assert row["bytes_per_item"] == pytest.approx(float(size), rel=0.01), label
+        assert row["metrics"]["ndcg@20"]["mean"] == pytest.approx(float(quality), abs=0.0006), label
+
+
+def test_every_pipeline_has_its_line() -> None:
+    text = (DOCS / "pipelines.md").read_text()
+    for file in (ROOT / "pipelines").glob("*.toml"):
+        assert f"| `{file.name}` |" in text
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    told = (ROOT / "mkdocs.yml").read_text()
+    for page in DOCS.rglob("*.md"):
+        assert f" {page.relative_to(DOCS)}\n" in told
+
+
+def test_the_words_of_a_recipe_are_in_the_vocabulary() -> None:
+    from recsparse.sparsity import recipe
+
+    text = (DOCS / "vocabulary.md").read_text()
+    for name in ("granularity", "criterion", "schedule", "allocation"):
+        schema = recipe.Recipe.model_json_schema()
+        kinds = re.findall(r"#/\$defs/(\w+)", json.dumps(schema["properties"][name]))
+        for kind in {schema["$defs"][each]["properties"]["kind"]["const"] for each in kinds}:
+            assert f"`{kind}`" in text, f"{name} {kind}"
+
+
+def test_the_pages_build_without_a_warning(tmp_path: Path) -> None:
+    if find_spec("mkdocs") is None:
+        pytest.skip("MkDocs is not installed (the extra `docs`)")
+    from mkdocs.commands.build import build
+    from mkdocs.config import load_config
+
+    warnings: list[str] = []
+
+    class Collect(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            warnings.append(record.getMessage())
+
+    handler = Collect(level=logging.WARNING)
+    logging.getLogger("mkdocs").addHandler(handler)
+    try:
+        build(load_config(str(ROOT / "mkdocs.yml"), site_dir=str(tmp_path), strict=False))
+    finally:
+        logging.getLogger("mkdocs").removeHandler(handler)
+    assert warnings == []
+    for page in ("index.html", "api/models/index.html"):
+        assert (tmp_path / page).stat().st_size > 10_000
