@@ -42,13 +42,16 @@ def make_data(folder: Path, users: int, items: int, interactions: int) -> Path:
     return write(Interactions.from_csr(matrix), folder / "data")
 
 
-def rate(step: Any, steps: range) -> float:
-    """Samples a second over all ranks, of ``step(t)`` which returns this rank's samples."""
+def rate(step: Any, steps: range) -> tuple[float, float]:
+    """Samples a second, and samples a second of CPU, over all ranks; ``step(t)`` gives this rank's samples."""
     dist.barrier()
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), time.process_time()
     n = sum(step(t) for t in steps)
+    worked = time.process_time() - worked
     dist.barrier()
-    return sum(gather(n)) / (time.perf_counter() - began)
+    taken = time.perf_counter() - began
+    samples = sum(gather(n))
+    return samples / taken, samples / sum(gather(worked))
 
 
 def build(data: Path, rank: int, world: int, **change: Any) -> Trainer:
@@ -78,15 +81,20 @@ def overhead(data: Path, rank: int, world: int, rounds: int, steps: int) -> dict
             trainer.step(batch, t)
         return len(batch.users)
 
-    rates: dict[str, list[float]] = {"bare": [], "ours": []}
+    rates: dict[str, list[tuple[float, float]]] = {"bare": [], "ours": []}
     for warm in (bare_step, our_step):
         rate(warm, range(min(3, steps)))
     for _ in range(rounds):
         rates["bare"].append(rate(bare_step, range(steps)))
         rates["ours"].append(rate(our_step, range(steps)))
-    ratios = [ours / bare for ours, bare in zip(rates["ours"], rates["bare"], strict=True)]
-    return {"steps": steps, "samples_per_second": {name: statistics.median(each) for name, each in rates.items()},
-            "ratio_ours_to_bare": statistics.median(ratios), "ratios": ratios}  # fmt: skip
+    found: dict[str, Any] = {"steps": steps, "rounds": rounds}
+    for at, kind in enumerate(("samples_per_second", "samples_per_cpu_second")):
+        each = {name: [pair[at] for pair in pairs] for name, pairs in rates.items()}
+        ratios = [ours / bare for ours, bare in zip(each["ours"], each["bare"], strict=True)]
+        found[kind] = {name: statistics.median(values) for name, values in each.items()}
+        found[f"ratio_of_{kind}"] = statistics.median(ratios)
+        found[f"ratios_of_{kind}"] = [round(ratio, 3) for ratio in ratios]
+    return found
 
 
 def traffic(data: Path, rank: int, world: int, steps: int) -> dict[str, Any]:
@@ -94,6 +102,7 @@ def traffic(data: Path, rank: int, world: int, steps: int) -> dict[str, Any]:
     n_users, n_items = (int(json.loads((data / "dataset.json").read_text())["counts"][k]) for k in ("users", "items"))
     budget = {"rows": n_items // 5, "every": 10, "utility": "frequency"}
     quick = {"schedule": {"kind": "gradual", "start": 0.0, "end": 0.01}}
+    rows = {"density": 0.2, "granularity": "row", "criterion": "frequency", **quick}
     cases: dict[str, dict[str, Any]] = {
         "dense": {},
         "dense, items placed by popularity": {"items": {"placement": "balanced"}},
@@ -102,9 +111,9 @@ def traffic(data: Path, rank: int, world: int, steps: int) -> dict[str, Any]:
             "items": {"budget": budget}, "users": {"budget": budget | {"rows": n_users // 5}}
         },
         "20 % of item elements, by recipe": {"items": {"recipe": {"density": 0.2, **quick}}, "prune_every": 10},
-        "20 % of item rows, by recipe (frequency)": {
-            "items": {"recipe": {"density": 0.2, "granularity": "row", "criterion": "frequency", **quick}},
-            "prune_every": 10,
+        "20 % of item rows, by recipe (frequency)": {"items": {"recipe": rows}, "prune_every": 10},
+        "20 % of item rows, by recipe (frequency), placed by popularity": {
+            "items": {"recipe": rows, "placement": "balanced"}, "prune_every": 10
         },
     }  # fmt: skip
     found = {}

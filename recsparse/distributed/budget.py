@@ -74,7 +74,7 @@ class RowBudget:
         owners[remap[has]] = has
         lost = (owners >= 0) & ~deserving[owners]
         free = np.flatnonzero((owners < 0) | lost)
-        new = order[remap[order] < 0]
+        new = np.sort(order[remap[order] < 0])  # neighbours stay neighbours: a rank's users are near each other
         given = free[: len(new)]
         remap[owners[lost]] = -1
         remap[new] = given

@@ -8,7 +8,7 @@ when all of it is on disk, so what has the name is whole.
 import json
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -51,26 +51,24 @@ def row_mesh() -> DeviceMesh:
     return init_device_mesh("cpu", (dist.get_world_size(),))
 
 
-def shard_state(tables: ShardedTables, mesh: DeviceMesh, part: str, take: Callable[[Shard], Tensor | None]) -> State:
+def shard_state(
+    tables: ShardedTables, names: Iterable[str], mesh: DeviceMesh, part: str, take: Callable[[Shard], Tensor]
+) -> State:
     """One kind of tensor of all shards, keyed by table, kind and first column, as torch's checkpoints know them.
 
-    ``take`` gives a tensor whose rows are the shard's, in memory shared with it, or None. Column-wise shards have keys
-    of their own, so a row is never cut where another number of ranks would cut it otherwise.
+    ``take`` gives a tensor whose rows are the shard's, in memory shared with it. Column-wise shards have keys of their
+    own, so a row is never cut where another number of ranks would cut it otherwise.
     """
     state: State = {}
-    for table, places in tables.places.items():
-        rows = tables.specs[table].rows
+    for table in names:
+        places, rows = tables.places[table], tables.specs[table].rows
         for column in sorted({place.column for place in places}):
             key = f"{table}.{part}.{column}"
-            own = [shard for shard in tables.shards[table] if shard.place.column == column]
-            tensors = [tensor for tensor in map(take, own) if tensor is not None]
-            if tensors and own[0].place.rows == rows:
-                state[key] = tensors[0]
-            elif tables.sharding[table] == "row-wise" and tables.world > 1:
-                local = tensors[0] if tensors else None
-                if local is None and own:
-                    continue  # this table has no such part
-                state[key] = _by_rows(local, rows, places[0].columns, part, mesh)
+            own = [take(shard) for shard in tables.shards[table] if shard.place.column == column]
+            if tables.sharding[table] == "row-wise" and tables.world > 1:
+                state[key] = _by_rows(own[0] if own else None, rows, places[0].columns, part, mesh)
+            elif own:
+                state[key] = own[0]
     return state
 
 

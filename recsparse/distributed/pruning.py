@@ -29,7 +29,8 @@ class ShardedPruner:
 
     Attributes:
         masks: kept entries of each shard of this rank, (rows, columns).
-        pulls: that sum for each shard; empty unless the schedule exchanges entries.
+        dynamic: whether the schedule exchanges entries.
+        pulls: that sum for each shard; empty unless ``dynamic``.
         density: what the recipe allows now.
     """
 
@@ -39,8 +40,8 @@ class ShardedPruner:
         self.shape = (spec.rows, spec.dim)
         self.shards: list[Shard] = tables.shards[table]
         self.masks = [torch.ones(shard.weights.shape, dtype=torch.bool) for shard in self.shards]
-        dynamic = isinstance(recipe.schedule, Dynamic)
-        self.pulls = [torch.zeros_like(shard.weights) for shard in self.shards] if dynamic else []
+        self.dynamic = isinstance(recipe.schedule, Dynamic)
+        self.pulls = [torch.zeros_like(shard.weights) for shard in self.shards] if self.dynamic else []
         self.density = 1.0
         self._add = on_each_rank if tables.sharding[table] == "data-parallel" else over_ranks
         self._group = r, c = recipe.granularity.group_shape(self.shape)
@@ -107,7 +108,7 @@ class ShardedPruner:
         if self._add is over_ranks:
             total(stored)
         absent = stored == 0
-        if absent.any() and not self.pulls:
+        if absent.any() and not self.dynamic:
             remap = torch.arange(self._rows.n_ids) if self._rows.remap is None else self._rows.remap.long()
             remap[(remap < 0) | absent[remap.clamp(min=0)]] = -1
             self._rows.remap = narrow(remap, self.shape[0])

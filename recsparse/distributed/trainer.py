@@ -1,5 +1,6 @@
 """The training loop: every rank takes its part of each batch; tables step inside the backward pass."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -161,16 +162,16 @@ class Trainer:
         """Everything a checkpoint holds, as tensors that share memory with the trainer's where they can."""
         mesh = row_mesh()
         sharded = self.tables.sharded
-        state = shard_state(sharded, mesh, "weights", lambda shard: shard.weights)
+        every = list(self.tables.rows)
+        state = shard_state(sharded, every, mesh, "weights", lambda shard: shard.weights)
         if self.config.optimiser == "adagrad":
-            state |= shard_state(sharded, mesh, "state", lambda shard: shard.state)
-        masks = {id(s): m for p in self.pruners.values() for s, m in zip(p.shards, p.masks, strict=True)}
-        if masks:
-            state |= shard_state(sharded, mesh, "mask", lambda shard: _packed(masks.get(id(shard))))
-            pulls = {id(s): pull for p in self.pruners.values() for s, pull in zip(p.shards, p.pulls, strict=False)}
-            state |= shard_state(sharded, mesh, "pull", lambda shard: pulls.get(id(shard)))
+            state |= shard_state(sharded, every, mesh, "state", _sums)
+        for name, pruner in self.pruners.items():
+            masks = [_packed(mask) for mask in pruner.masks]
+            state |= shard_state(sharded, [name], mesh, "mask", _beside(pruner.shards, masks))
+            if pruner.dynamic:
+                state |= shard_state(sharded, [name], mesh, "pull", _beside(pruner.shards, pruner.pulls))
         for name, rows in self.tables.rows.items():
-            # Pruning may make a remap later, so a checkpoint always has one; what it does not need is one number.
             state[f"{name}.fallback"] = rows.fallback
             if name in self.budgets or rows.remap is not None:
                 state[f"{name}.remap"] = _full_remap(rows)
@@ -229,8 +230,11 @@ def _rows(settings: TableSettings, counts: npt.NDArray[np.int64], dim: int) -> R
     if settings.placement == "balanced":
         remap = balanced_placement(counts)
     if settings.budget is not None:
-        ids = torch.arange(len(counts))
-        remap = narrow(torch.where(ids < settings.budget.rows, ids, -1), settings.budget.rows)
+        # The first owners are spread evenly over the ids: rows keep their order, and users stay near their rank.
+        remap = torch.full((len(counts),), -1)
+        rows = torch.arange(settings.budget.rows)
+        remap[rows * len(counts) // settings.budget.rows] = rows
+        remap = narrow(remap, settings.budget.rows)
     return Rows(len(counts), remap, torch.zeros(dim, device=device()))
 
 
@@ -248,8 +252,19 @@ def _full_remap(rows: Rows) -> Tensor:
     return torch.arange(rows.n_ids, dtype=torch.int32) if rows.remap is None else rows.remap.int()
 
 
-def _packed(mask: Tensor | None) -> Tensor | None:
-    return None if mask is None else torch.from_numpy(np.packbits(mask.numpy(), axis=1))
+def _beside(shards: list[Shard], tensors: list[Tensor]) -> Callable[[Shard], Tensor]:
+    found = {id(shard): tensor for shard, tensor in zip(shards, tensors, strict=True)}
+    return lambda shard: found[id(shard)]
+
+
+def _sums(shard: Shard) -> Tensor:
+    if shard.state is None:
+        raise ConfigError(f"A shard of {shard.table} has no optimiser state; this must not happen, please report it.")
+    return shard.state
+
+
+def _packed(mask: Tensor) -> Tensor:
+    return torch.from_numpy(np.packbits(mask.numpy(), axis=1))
 
 
 def _unpacked(packed: Tensor, columns: int) -> Tensor:
