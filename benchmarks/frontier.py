@@ -253,7 +253,7 @@ def main() -> None:
         rows = {label: row | {"bytes_per_item": float(np.mean(row["sizes"]))} for label, row in rows.items()}
         summary = summarise(name, rows)
         (HERE / "results").mkdir(exist_ok=True)
-        (HERE / "results" / f"frontier-{name}.json").write_text(json.dumps(summary, indent=1) + "\n")
+        (HERE / "results" / f"frontier-{name}.json").write_text(json.dumps(summary) + "\n")
         show(summary)
 
 

@@ -83,6 +83,11 @@ class Evaluation(Spec):
     """The relative loss of the headline metric that is acceptable for a smaller table."""
     few_shot: list[NonNegativeInt] = [1, 2, 3, 5, 10]
     """History lengths of the few-shot curve; empty for none."""
+    effects: bool = True
+    """Whether to measure what mean accuracy does not say: head and tail, diversity, cold items, latency, the claims."""
+    noise: list[Annotated[float, Field(gt=0, lt=1)]] = []
+    """Shares of made-up interactions for the robustness experiment, which refits the table to ship and the dense one
+    three times each for every share; empty for none."""
     seed: int = 0
     """Of the bootstrap."""
 

@@ -51,6 +51,7 @@ def row_of(entry: Entry, evaluation: Evaluation, curve: dict[int, Evaluation]) -
         few_shot=[FewShotPoint(history=k, metrics=_measured(each)) for k, each in curve.items()],
         cost=Cost(
             fit_seconds=fitted.fit_seconds,
+            peak_memory_bytes=fitted.peak_memory_bytes,
             convert_seconds=fitted.convert_seconds if file.exists() else None,
             file_bytes=file.stat().st_size if file.exists() else None,
         ),

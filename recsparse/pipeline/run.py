@@ -18,13 +18,14 @@ from recsparse.interactions import write_split as save_split
 from recsparse.interactions.download import Progress, silent
 from recsparse.interactions.store import write_table
 from recsparse.models import Recommender
+from recsparse.models.factors import ITEM_TABLE
 from recsparse.pipeline import results as describe
 from recsparse.pipeline.plan import Entry, Plan
 from recsparse.pipeline.rows import trainings
 from recsparse.pipeline.sources import Files, find_files, is_here
 from recsparse.pipeline.stages import Stage, alone
 from recsparse.pipeline.train import train
-from recsparse.report import Results, choose, comparisons, read_results, write_report
+from recsparse.report import Results, choose, comparisons, complete, read_results, write_report
 from recsparse.report.results import Row
 from recsparse.scoring import Job, recommend_to_parquet
 
@@ -173,7 +174,7 @@ class Run:
             evaluations[entry.label] = Evaluation.load(place / "test.parquet")
             curve = {k: Evaluation.load(place / f"history-{k}.parquet") for k in wanted.few_shot}
             rows.append(describe.row_of(entry, evaluations[entry.label], curve))
-        return Results(
+        results = Results(
             run=self.config.name,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             command=command,
@@ -194,6 +195,13 @@ class Run:
                 "evaluations/": "every metric of every test user",
             },
         )
+        if not wanted.effects:
+            return results
+        self.tell("effects", 0, None)
+        return complete(
+            results, lambda label: Recommender.load(plan.entry(label).model.directory), evaluations, self.parts,
+            file_of=lambda label: plan.entry(label).model.directory / ITEM_TABLE, noise=wanted.noise,
+        )  # fmt: skip
 
 
 def _pairs(interactions: Interactions) -> pa.Table:

@@ -14,6 +14,7 @@ from recsparse.interactions import Split
 from recsparse.models import Recommender
 from recsparse.models.factors import FactorModel
 from recsparse.pipeline.rows import Training, make, with_settings
+from recsparse.report.costs import peak_memory
 
 _ABOUT = "training.json"
 
@@ -26,12 +27,14 @@ class Fitted:
         params: the settings, those tuned included.
         validation: metric -> mean, interval and users, on the validation users.
         fit_seconds: the chosen fit alone.
+        peak_memory_bytes: of the process during it; None where the system does not tell.
         convert_seconds: from the trained array to the packed table.
     """
 
     params: dict[str, Any]
     validation: dict[str, Any]
     fit_seconds: float
+    peak_memory_bytes: int | None
     convert_seconds: float
 
     @classmethod
@@ -54,17 +57,8 @@ def train(training: Training, split: Split, config: RunConfig, directories: dict
     """
     started = time.perf_counter()
     headline = config.evaluation.headline
-    best: tuple[float, Recommender, dict[str, Any], float] | None = None
-    for settings in training.candidates:
-        params = with_settings(training.params, settings)
-        began = time.perf_counter()
-        model = make(training.kind, params).fit(split.train)
-        seconds = time.perf_counter() - began
-        quality = _validate(model, split, [headline]).summaries[headline].mean if len(training.candidates) > 1 else 0.0
-        if best is None or quality > best[0]:
-            best = quality, model, params, seconds
-    assert best is not None  # noqa: S101 (there is at least one candidate)
-    _, model, params, seconds = best
+    fits = (_fit(training, settings, split, headline) for settings in training.candidates)
+    model, cost, _ = max(fits, key=lambda fit: fit[2])
     for value_type, directory in directories.items():
         began = time.perf_counter()
         packed = model.repack(value_type) if isinstance(model, FactorModel) else model
@@ -72,14 +66,27 @@ def train(training: Training, split: Split, config: RunConfig, directories: dict
         packed.save(directory, overwrite=True)
         summaries = _validate(packed, split, config.evaluation.metrics).summaries
         about = {
-            "params": params,
+            **cost,
             "validation": {metric: summary.to_dict() for metric, summary in summaries.items()},
-            "fit_seconds": seconds,
             "convert_seconds": took,
         }
         with atomic_file(directory / _ABOUT) as partial:
             partial.write_text(json.dumps(about, indent=1))
     return time.perf_counter() - started
+
+
+def _fit(
+    training: Training, settings: dict[str, Any], split: Split, headline: str
+) -> tuple[Recommender, dict[str, Any], float]:
+    """Fit one candidate: the model, what it took, and its quality where there is a choice."""
+    params = with_settings(training.params, settings)
+    began = time.perf_counter()
+    with peak_memory() as peak:
+        model = make(training.kind, params).fit(split.train)
+    cost = {"params": params, "fit_seconds": time.perf_counter() - began, "peak_memory_bytes": peak.bytes}
+    if len(training.candidates) == 1:
+        return model, cost, 0.0
+    return model, cost, _validate(model, split, [headline]).summaries[headline].mean
 
 
 def _validate(model: Recommender, split: Split, metrics: Sequence[str]) -> Evaluation:
