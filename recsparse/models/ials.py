@@ -16,7 +16,7 @@ from recsparse.interactions.split import Holdout
 from recsparse.models.alternation import Alternation
 from recsparse.models.checkpoint import training_digest
 from recsparse.models.factors import FactorModel
-from recsparse.models.least_squares import Dense, Factors, ImplicitLoss, Sides
+from recsparse.models.least_squares import SPARSE_ENOUGH, Dense, Factors, ImplicitLoss, Sides
 from recsparse.models.support import pattern, prune_items
 from recsparse.sparsity import Pruner, Recipe
 from recsparse.tables import Mask, choose_layout, pack
@@ -258,7 +258,9 @@ class IALS(FactorModel):
         """The packed table's values as the solver takes them, and the matrix all users share; made once a table."""
         if getattr(self, "_folding", (None,))[0] is not self.item_table_:
             values = self.item_table_.to_dense()
-            factors: Factors = sp.csr_array(values) if np.count_nonzero(values) < 0.25 * values.size else values
+            factors: Factors = (
+                sp.csr_array(values) if np.count_nonzero(values) < SPARSE_ENOUGH * values.size else values
+            )
             self._folding = self.item_table_, factors, self._shared_of(factors)
         return self._folding[1:]
 

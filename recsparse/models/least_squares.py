@@ -15,6 +15,9 @@ from recsparse.parallel import for_ranges, single_threaded_blas
 Dense = npt.NDArray[np.float32]
 Factors: TypeAlias = Dense | sp.csr_array
 
+SPARSE_ENOUGH = 0.1
+"""The density up to which adding products of stored entries one by one is quicker than BLAS on all columns."""
+
 _STEP = 32
 _NOTHING: Dense = np.empty(0, dtype=np.float32)
 _NO_ROWS: Dense = np.empty((0, 0), dtype=np.float32)
@@ -65,6 +68,8 @@ class ImplicitLoss:
         ridge = self.ridge(side)
         out = np.zeros((side.shape[0], len(shared)), dtype=np.float32) if prior is None else ridge[:, None] * prior
         rows = (ROUTINES, side.indptr, side.indices, side.data)
+        if not isinstance(factors, np.ndarray) and factors.nnz > SPARSE_ENOUGH * factors.shape[0] * factors.shape[1]:
+            factors = factors.toarray()
         if isinstance(factors, np.ndarray):
             task: tuple[Any, ...] = (*rows, factors, shared, ridge, out)
             kernel: Any = kernels.solve_dense

@@ -112,9 +112,10 @@ def test_two_steps_an_epoch_converge_to_the_same_loss() -> None:
     assert losses[1:] == pytest.approx(losses[:1] * 2, rel=0.01)
 
 
-def test_a_sparse_fixed_side_gives_the_same_solution() -> None:
+@pytest.mark.parametrize("density", [0.05, 0.5])
+def test_a_sparse_fixed_side_gives_the_same_solution(density: float) -> None:
     X, rng = ratings(), np.random.default_rng(3)
-    F = np.where(rng.random((X.shape[1], 24)) < 0.2, rng.standard_normal((X.shape[1], 24)), 0).astype(np.float32)
+    F = np.where(rng.random((X.shape[1], 24)) < density, rng.standard_normal((X.shape[1], 24)), 0).astype(np.float32)
     np.testing.assert_allclose(LOSS.solve(X, sp.csr_array(F)), LOSS.solve(X, F), atol=1e-4)
 
 
