@@ -53,17 +53,24 @@ def start(n: int, command: list[str], started: int | None = None) -> list[subpro
     ]  # fmt: skip
 
 
+def end(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.wait()
+    if process.stdout:
+        process.stdout.close()
+
+
 @pytest.fixture(scope="session")
 def launch() -> Launch:
     """Run a case of worker.py (``launch(2, "train", config)``) or any module's ranks, and wait for them."""
 
-    def run(n: int, case: str, *arguments: Any, timeout: float = 120, started: int | None = None) -> Ranks:
+    def run(n: int, case: str, *arguments: Any, timeout: float = 500, started: int | None = None) -> Ranks:
         processes = start(n, [str(WORKER), case, json.dumps(arguments, default=str)], started)
         try:
             said = [process.communicate(timeout=timeout)[0] for process in processes]
         finally:
             for process in processes:
-                process.kill()
+                end(process)
         return Ranks([process.returncode for process in processes], said)
 
     return run

@@ -94,13 +94,13 @@ def test_uneven_groups_empty_streams_and_more_ranks_than_users_train(
 
 
 def test_a_rank_that_dies_is_noticed(settings: dict[str, Any], launch: Any) -> None:
-    ranks = launch(2, "lose", settings, 3, timeout=100)
+    ranks = launch(2, "lose", settings, 3)
     assert ranks.codes == [3, -9]
     assert "Rank 0 lost another rank" in ranks.said[0]
 
 
 def test_a_rank_that_never_comes_is_given_up(settings: dict[str, Any], launch: Any) -> None:
-    ranks = launch(2, "lose", settings | {"timeout": 3}, 3, started=1, timeout=100)
+    ranks = launch(2, "lose", settings | {"timeout": 3}, 3, started=1)
     assert ranks.codes == [3]
     assert "Rank 0 waited 3 seconds for 2 ranks to meet" in ranks.said[0]
 

@@ -50,7 +50,7 @@ def reshard(
     losses = None
     for n in saved:
         config = settings | MIXED | {"output": str(tmp_path / f"saved-{n}")}
-        launch(n, "train", config, timeout=200).check()
+        launch(n, "train", config).check()
         last = pq.read_table(tmp_path / f"saved-{n}" / "losses.parquet")["loss"].to_numpy()
         losses = last if losses is None else losses
         np.testing.assert_allclose(last, losses, rtol=2e-6)
@@ -59,7 +59,7 @@ def reshard(
             again = tmp_path / f"saved-{n}-loaded-{m}"
             source = tmp_path / f"saved-{n}" / "checkpoints" / "step-00000005"
             shutil.copytree(source, again / "checkpoints" / source.name)
-            launch(m, "reshard", config | {"output": str(again)}, str(source), str(again), timeout=200).check()
+            launch(m, "reshard", config | {"output": str(again)}, str(source), str(again)).check()
             whole[m] = assembled(again, m)
             assert whole[m]["position"].tolist() == [0, 5, 5]
             resumed = pq.read_table(again / "losses.parquet")["loss"].to_numpy()
@@ -134,16 +134,19 @@ def killed(settings: dict[str, Any], kills: int, rng: random.Random) -> tuple[in
             os.kill(rng.choice(alive), signal.SIGKILL)
             done += 1
             wait_for(agent, lambda: not set(alive) & set(workers(agent.pid)), 60)  # noqa: B023
-        said = agent.communicate(timeout=180)[0]
+        said = agent.communicate(timeout=500)[0]
     finally:
         agent.kill()
+        agent.wait()
+        if agent.stdout:
+            agent.stdout.close()
     assert agent.returncode == 0, "\n".join(line for line in said.splitlines() if "rror" in line)[-6000:]
     return done, said
 
 
 def outlives(settings: dict[str, Any], tmp_path: Path, launch: Any, kills: int) -> None:
     calm = settings | {"output": str(tmp_path / "calm")}
-    launch(2, "train", calm, timeout=300).check()
+    launch(2, "train", calm).check()
     done, _ = killed(settings, kills, random.Random(0))
     assert done == kills
     summary, expected = (json.loads((Path(each["output"]) / "training.json").read_text()) for each in (settings, calm))

@@ -61,7 +61,7 @@ def compare(
 ) -> None:
     for n in ranks:
         configs = [settings | CASES[name] | {"output": str(tmp_path / f"{name}-{n}")} for name in names]
-        launch(n, "train", *configs, timeout=300).check()
+        launch(n, "train", *configs).check()
     for name in names:
         summary, losses, tables = outcome(tmp_path / f"{name}-{ranks[0]}")
         assert np.isfinite(losses["loss"]).all()
