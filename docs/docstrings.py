@@ -1,4 +1,4 @@
-"""The house's docstrings say `Example:`; the parser of these pages knows the section as `Examples:`."""
+"""What the house's docstrings say otherwise than these pages' parser: `Example:` and roles such as `:func:`."""
 
 import re
 from typing import Any
@@ -6,10 +6,11 @@ from typing import Any
 import griffe
 
 
-class ExampleSections(griffe.Extension):
-    """Rename the section, so that examples are set as code."""
+class HouseStyle(griffe.Extension):
+    """Examples are set as code, and what a role names as well."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
-        """Rename it in one docstring."""
+        """Rewrite one docstring."""
         if obj.docstring is not None:
-            obj.docstring.value = re.sub(r"^( *)Example:$", r"\1Examples:", obj.docstring.value, flags=re.MULTILINE)
+            text = re.sub(r"^( *)Example:$", r"\1Examples:", obj.docstring.value, flags=re.MULTILINE)
+            obj.docstring.value = re.sub(r":[a-z]+:`~?(?:recsparse\.[a-z_.]*)?([^`]+)`", r"`\1`", text)

@@ -6,7 +6,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-FOLDERS = ("pipelines", "benchmarks/results")
+FOLDERS = ("pipelines", "notebooks", "benchmarks/results")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
