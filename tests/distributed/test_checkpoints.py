@@ -167,4 +167,4 @@ def test_a_killed_rank_costs_nothing_but_steps(settings: dict[str, Any], launch:
 
 @pytest.mark.slow
 def test_ten_killed_ranks_cost_nothing_but_steps(settings: dict[str, Any], launch: Any, tmp_path: Path) -> None:
-    outlives(settings | MIXED | {"epochs": 300, "checkpoint_every": 15, "timeout": 120}, tmp_path, launch, 10)
+    outlives(settings | MIXED | {"epochs": 120, "checkpoint_every": 10, "timeout": 120}, tmp_path, launch, 10)

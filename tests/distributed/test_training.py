@@ -86,7 +86,7 @@ def test_one_and_two_ranks_agree_and_pruning_meets_its_budgets(
     users = tables["user_table"].reshape(-1, 4, 4)
     kept = users.any(axis=2)
     assert kept.sum() == round(0.3 * kept.size)
-    assert set(kept.sum(axis=1)) <= {1, 2}  # uniform: 1.2 of 4 blocks in each row
+    assert kept.sum(axis=1).min() == 1  # uniform: 1.2 of 4 blocks a row, so one each, then the best of the rest
     assert summary["rows_present"]["item_table"] == 0.5
     _, _, tables = outcome(tmp_path / "dynamic-2")
     assert np.count_nonzero(tables["user_table"]) <= round(0.3 * tables["user_table"].size)
