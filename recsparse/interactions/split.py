@@ -5,7 +5,7 @@ import json
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,21 +41,6 @@ class Holdout:
 
     history: Interactions
     target: Interactions
-
-    def first(self, k: int) -> Self:
-        """Keep only each user's first ``k`` history interactions: by time, or in row order where there are no times.
-
-        The target stays, so that figures for different ``k`` compare the same users on the same items.
-        """
-        if k < 0:
-            raise ConfigError(f"k is {k}; it must not be negative.")
-        matrix = self.history.matrix
-        users = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-        times = matrix.indices if self.history.times is None else self.history.times
-        order = np.lexsort((matrix.indices, times, users))
-        rank = np.empty(len(order), dtype=np.int64)
-        rank[order] = np.arange(len(order)) - matrix.indptr[users[order]]
-        return type(self)(self.history.select_entries(rank < k), self.target)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import scipy.sparse as sp
 from pydantic import BaseModel
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
@@ -24,6 +22,7 @@ from recsparse.errors import ConfigError, DataError, FormatError
 from recsparse.files import atomic_directory
 from recsparse.interactions.interactions import ITEM, USER, Interactions, Rows
 from recsparse.kernels.topk import NO_ITEM, top_k
+from recsparse.tensors import load_tensors, save_tensors
 
 FORMAT_VERSION = 1
 
@@ -266,7 +265,7 @@ class Recommender(BaseEstimator, ABC):  # type: ignore[misc]
             pq.write_table(self.items_, partial / "items.parquet")
             pq.write_table(self.users_, partial / "users.parquet")
             history = self.history_
-            save_file(
+            save_tensors(
                 {"indptr": history.indptr, "indices": history.indices, "data": history.data},
                 partial / "history.safetensors",
             )
@@ -304,8 +303,8 @@ class Recommender(BaseEstimator, ABC):  # type: ignore[misc]
         try:
             model.items_ = pq.read_table(directory / "items.parquet")
             model.users_ = pq.read_table(directory / "users.parquet")
-            history = load_file(directory / "history.safetensors")
-        except (OSError, pa.ArrowInvalid, SafetensorError) as error:
+            history = load_tensors(directory / "history.safetensors", "indptr", "indices", "data")
+        except (OSError, pa.ArrowInvalid) as error:
             raise FormatError(f"{directory} is damaged ({error}); save the model again.") from error
         if items_digest(model.items_) != header["items_digest"]:
             raise FormatError(f"{directory}/items.parquet is not the catalogue this model was saved with.")

@@ -5,16 +5,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
-from recsparse.errors import ConfigError, FormatError
+from recsparse.errors import ConfigError
 from recsparse.interactions.interactions import Interactions
 from recsparse.kernels.lapack import ROUTINES
 from recsparse.kernels.ratings import solve_ratings
 from recsparse.models.factors import FactorModel
 from recsparse.parallel import for_ranges
 from recsparse.tables import pack
+from recsparse.tensors import load_tensors, save_tensors
 
 MEAN = "mean.safetensors"
 
@@ -111,11 +110,8 @@ class BiasedMF(FactorModel):
 
     def _save_state(self, directory: Path) -> None:
         super()._save_state(directory)
-        save_file({"mean": np.array([self.mean_])}, directory / MEAN)
+        save_tensors({"mean": np.array([self.mean_])}, directory / MEAN)
 
     def _load_state(self, directory: Path) -> None:
         super()._load_state(directory)
-        try:
-            self.mean_ = float(load_file(directory / MEAN)["mean"][0])
-        except (OSError, SafetensorError, KeyError) as error:
-            raise FormatError(f"{directory / MEAN} is damaged ({error!r}); save the model again.") from error
+        self.mean_ = float(load_tensors(directory / MEAN, "mean")["mean"][0])

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from recsparse.errors import ConfigError, FormatError
 from recsparse.files import atomic_file
+from recsparse.tensors import save_tensors
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -28,7 +28,7 @@ def training_digest(params: dict[str, Any], matrix: sp.csr_array) -> str:
 def write_checkpoint(path: Path, arrays: Arrays, progress: dict[str, Any], digest: str) -> None:
     """Replace the checkpoint at ``path``, whole or not at all."""
     with atomic_file(path) as partial:
-        save_file(arrays, partial, metadata={"progress": json.dumps(progress), "digest": digest})
+        save_tensors(arrays, partial, metadata={"progress": json.dumps(progress), "digest": digest})
 
 
 def read_checkpoint(path: Path, digest: str) -> tuple[Arrays, dict[str, Any]] | None:

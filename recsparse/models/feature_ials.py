@@ -11,8 +11,6 @@ import pyarrow as pa
 import scipy.linalg
 import scipy.sparse as sp
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 from sklearn.utils.validation import check_is_fitted
 
 from recsparse.errors import ConfigError, FormatError
@@ -24,6 +22,7 @@ from recsparse.models.least_squares import Dense, Factors, ImplicitLoss, Sides
 from recsparse.models.support import Kept
 from recsparse.parallel import single_threaded_blas
 from recsparse.sparsity import Recipe
+from recsparse.tensors import load_tensors, save_tensors
 
 WEIGHTS = "features.safetensors"
 ENCODINGS = {"users": "user_features.json", "items": "item_features.json"}
@@ -186,19 +185,19 @@ class FeatureIALS(IALS):
 
     def _save_state(self, directory: Path) -> None:
         super()._save_state(directory)
-        save_file({"users": self.user_weights_, "items": self.item_weights_}, directory / WEIGHTS)
+        save_tensors({"users": self.user_weights_, "items": self.item_weights_}, directory / WEIGHTS)
         for name, encoding in (("users", self.user_encoding_), ("items", self.item_encoding_)):
             (directory / ENCODINGS[name]).write_text(encoding.model_dump_json(indent=1))
 
     def _load_state(self, directory: Path) -> None:
         super()._load_state(directory)
         try:
-            weights = load_file(directory / WEIGHTS)
+            weights = load_tensors(directory / WEIGHTS, "users", "items")
             self.user_weights_, self.item_weights_ = weights["users"], weights["items"]
             self.user_encoding_, self.item_encoding_ = (
                 Encoding.model_validate_json((directory / ENCODINGS[name]).read_text()) for name in ("users", "items")
             )
-        except (OSError, SafetensorError, KeyError, ValidationError) as error:
+        except (OSError, ValidationError) as error:
             raise FormatError(f"{directory}'s features are damaged ({error!r}); save the model again.") from error
 
     def _check(self, interactions: Interactions) -> None:

@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
 from recsparse.errors import FormatError
 from recsparse.models.base import Recommender, Scores
+from recsparse.tensors import load_tensors, save_tensors
 
 STATE = "item_weights.safetensors"
 
@@ -41,13 +40,10 @@ class ItemItem(Recommender):
             tensors = {"dense": weights}
         else:
             tensors = {"indptr": weights.indptr, "indices": weights.indices, "data": weights.data}
-        save_file(tensors, directory / STATE)
+        save_tensors(tensors, directory / STATE)
 
     def _load_state(self, directory: Path) -> None:
-        try:
-            tensors = load_file(directory / STATE)
-        except (OSError, SafetensorError) as error:
-            raise FormatError(f"{directory / STATE} is damaged ({error}); save the model again.") from error
+        tensors = load_tensors(directory / STATE)
         n_items = self.items_.num_rows
         if "dense" in tensors:
             self.item_weights_ = tensors["dense"]

@@ -7,10 +7,8 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
-from recsparse.errors import ConfigError, DataError, FormatError
+from recsparse.errors import ConfigError, DataError
 from recsparse.interactions.interactions import Interactions, Rows
 from recsparse.interactions.split import Holdout
 from recsparse.kernels.sgd import Settings, Side
@@ -32,6 +30,7 @@ from recsparse.models.sgd_state import (
 from recsparse.sparsity import Evidence, Recipe
 from recsparse.sparsity.pruner import Pruner
 from recsparse.tables import Mask, choose_layout, pack
+from recsparse.tensors import load_tensors, save_tensors
 
 USER_TABLE = "user_table.safetensors"
 
@@ -308,15 +307,12 @@ class MF(FactorModel):
 
     def _save_state(self, directory: Path) -> None:
         super()._save_state(directory)
-        save_file({"users": self.user_table_, "fold_in_map": self.fold_in_map_}, directory / USER_TABLE)
+        save_tensors({"users": self.user_table_, "fold_in_map": self.fold_in_map_}, directory / USER_TABLE)
 
     def _load_state(self, directory: Path) -> None:
         super()._load_state(directory)
-        try:
-            tensors = load_file(directory / USER_TABLE)
-            self.user_table_, self.fold_in_map_ = tensors["users"], tensors["fold_in_map"]
-        except (OSError, SafetensorError, KeyError) as error:
-            raise FormatError(f"{directory / USER_TABLE} is damaged ({error!r}); save the model again.") from error
+        tensors = load_tensors(directory / USER_TABLE, "users", "fold_in_map")
+        self.user_table_, self.fold_in_map_ = tensors["users"], tensors["fold_in_map"]
 
     def _check(self) -> None:
         for name, allowed in (("loss", LOSSES), ("optimiser", OPTIMISERS), ("negatives", NEGATIVES)):

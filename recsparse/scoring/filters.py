@@ -119,8 +119,9 @@ def _where(expression: str, items: pa.Table) -> npt.NDArray[np.bool_]:
             query = f"SELECT _row, coalesce(CAST(({expression}\n) AS BOOLEAN), false) AS kept FROM items"  # noqa: S608
             answer: dict[str, Any] = connection.execute(query).fetchnumpy()
         except duckdb.Error as error:
+            reason = str(error).splitlines()[0]
             raise ConfigError(
-                f"The item filter {expression!r} does not work: {error} The items have {items.column_names}."
+                f"The item filter {expression!r} does not work: {reason} The items have {items.column_names}."
             ) from error
     keep = np.zeros(items.num_rows, dtype=np.bool_)
     keep[answer["_row"]] = answer["kept"]

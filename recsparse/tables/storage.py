@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import save_file
 
 from recsparse.errors import DataError, FormatError
 from recsparse.files import atomic_directory, atomic_file
@@ -23,6 +22,7 @@ from recsparse.tables.factored import FactoredTable
 from recsparse.tables.packed import PackedTable
 from recsparse.tables.sharded import ShardedTable
 from recsparse.tables.table import Table
+from recsparse.tensors import save_tensors
 
 FORMAT = "recsparse-table"
 FORMAT_VERSION = 1
@@ -140,7 +140,7 @@ def _write(table: Table, path: Path) -> None:
     tensors = table.tensors()
     checksums = {name: zlib.crc32(np.ascontiguousarray(tensor).view(np.uint8).data) for name, tensor in tensors.items()}
     header = {"format": FORMAT, "format_version": FORMAT_VERSION, "crc32": checksums, **table.header}
-    save_file(dict(tensors), path, metadata={"recsparse": json.dumps(header)})
+    save_tensors(tensors, path, {"recsparse": json.dumps(header)})
 
 
 def _open(path: Path, verify: bool | None) -> Table:

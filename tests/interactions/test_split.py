@@ -198,20 +198,6 @@ def test_the_draws_are_pinned() -> None:
     assert sorted(target.item_ids[target.matrix.indices].tolist()) == [27, 148, 148, 170, 236, 324]
 
 
-def test_first_keeps_the_earliest_and_the_target(timed: Interactions) -> None:
-    holdout = split(timed, "strong", seed=2, validation=5, test=20).test
-    full = holdout.history.to_frame().sort_values(["user_id", "time"], kind="stable")
-    for k in (0, 1, 3, 10_000):
-        cut = holdout.first(k)
-        assert as_dict(cut.target) == as_dict(holdout.target)
-        assert cut.history.nnz == full.groupby("user_id").size().clip(upper=k).sum()
-        if k == 3:
-            kept = cut.history.to_frame().groupby("user_id")["time"].max()
-            rest = full.groupby("user_id").nth(slice(3, None)).groupby("user_id")["time"].min()
-            both = kept.index.intersection(rest.index)
-            assert (kept[both] <= rest[both]).all()
-
-
 def test_the_leakage_report_counts_what_is_there() -> None:
     def data(rows: list[tuple[int, int, int]]) -> Interactions:
         lines = pd.DataFrame(rows, columns=["user_id", "item_id", "time"])
