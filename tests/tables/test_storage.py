@@ -93,7 +93,11 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, values, monkeypatch):
     path = tmp_path / "t.safetensors"
     save_table(pack(values), path)
     before = path.read_bytes()
-    monkeypatch.setattr("recsparse.tables.storage.save_tensors", lambda *_, **__: (_ for _ in ()).throw(OSError("full")))
+
+    def full(*_: object) -> None:
+        raise OSError("full")
+
+    monkeypatch.setattr("recsparse.tables.storage.save_tensors", full)
     with pytest.raises(OSError, match="full"):
         save_table(pack(values * 2), path)
     assert path.read_bytes() == before
