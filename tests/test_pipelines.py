@@ -101,6 +101,8 @@ def shrunk(document: dict, folder: Path) -> RunConfig:
             model["sweep"]["dim"] = [4, 8]
         elif "dim" in params:
             params["dim"] = 16
+        if "basis" in params:
+            params |= {"basis": 32, "dim": 8}
         if "epochs" in params:
             params["epochs"] = 2
         if "bytes" in params.get("recipe", {}):

@@ -16,6 +16,7 @@ from recsparse.parallel import resolve_jobs
 from recsparse.pipeline.plan import Entry
 from recsparse.pipeline.train import Fitted
 from recsparse.report.results import Cost, Dataset, FewShotPoint, Measured, Row, SplitInfo
+from recsparse.tables import FactoredTable
 
 VERSIONS = ("recsparse", "torch", "numpy", "scipy", "numba", "duckdb", "pyarrow")
 
@@ -29,11 +30,12 @@ def row_of(entry: Entry, evaluation: Evaluation, curve: dict[int, Evaluation]) -
     if isinstance(model, FactorModel):
         table = model.item_table_
         rows, dim = table.shape
-        kept = int(np.count_nonzero(table.to_dense()))
+        stored = table.sparse if isinstance(table, FactoredTable) else table
+        kept = int(np.count_nonzero(stored.to_dense()))
         row = {
             "layout": table.layout,
             "dim": dim,
-            "density": kept / (rows * dim),
+            "density": kept / (rows * stored.shape[1]),
             "nonzeros_per_item": kept / rows,
             "bytes_total": table.nbytes,
             "bytes_per_item": table.nbytes / rows,

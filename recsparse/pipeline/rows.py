@@ -21,6 +21,7 @@ from recsparse.validation import validate
 _NAMES = {
     "popularity": "Popularity", "ease": "EASE", "slim": "SLIM", "item-knn": "Item-kNN", "ials": "iALS", "mf": "MF",
     "lightgcn": "LightGCN", "sparse-ease": "Sparse EASE", "feature-ials": "Feature iALS",
+    "low-rank-ials": "Low-rank iALS", "biased-mf": "Biased MF",
 }  # fmt: skip
 
 
@@ -49,7 +50,7 @@ class Training:
         if "dim" in self.params:
             words.append(str(self.params["dim"]))
         if recipe := self.recipe:
-            words += _words(recipe, self.params.get("dim", 1))
+            words += _words(recipe, self.params.get("basis", self.params.get("dim", 1)))
         return " ".join(words)
 
     @property
@@ -72,6 +73,8 @@ class Training:
             return "popularity"
         if self.kind in ("ease", "slim", "item-knn", "sparse-ease"):
             return "item-item"
+        if self.kind == "low-rank-ials":
+            return "low-rank"
         if recipe := self.recipe:
             return recipe.granularity.kind
         return "dense" if value_type == "fp32" else "quantised"

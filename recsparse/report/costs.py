@@ -13,7 +13,7 @@ from recsparse.interactions.interactions import Interactions
 from recsparse.kernels.topk import top_k
 from recsparse.models.factors import FactorModel
 from recsparse.report.results import Cost, Latency
-from recsparse.tables import load_table, pack
+from recsparse.tables import FactoredTable, load_table, pack
 
 LOOKUP_BATCH = 64
 
@@ -26,7 +26,7 @@ def measure_costs(
     - ``lookup``: one call for 64 random ids.
     - ``top_k``: one user, already folded in, to the best ``k`` of all items.
     - ``load_seconds``: the file to a table that has answered one lookup.
-    - ``convert_seconds``: the dense float32 array to the packed table.
+    - ``convert_seconds``: the dense float32 array to the packed table; of low-rank x sparse, S to its own.
 
     Args:
         model: fitted.
@@ -45,9 +45,10 @@ def measure_costs(
     def best(call: int) -> Any:
         return top_k(table.scores(queries[call % 64][None, :]), k, none, nothing)
 
-    dense = table.to_dense()
+    stored = table.sparse if isinstance(table, FactoredTable) else table
+    dense = stored.to_dense()
     return Cost(
-        convert_seconds=_seconds(lambda: pack(dense, value_type=table.value_type, layout=table.layout)),
+        convert_seconds=_seconds(lambda: pack(dense, value_type=stored.value_type, layout=stored.layout)),
         load_seconds=_seconds(lambda: load_table(file).lookup(ids[0])),
         file_bytes=file.stat().st_size,
         lookup=_latency(lambda call: table.lookup(ids[call]), calls, LOOKUP_BATCH),
