@@ -31,6 +31,12 @@ def test_every_pipeline_has_its_line() -> None:
         assert f"| `{file.name}` |" in text
 
 
+def test_every_benchmark_that_is_named_is_there() -> None:
+    named = set(re.findall(r"benchmarks/(\w+\.py)", (DOCS / "reproduce.md").read_text()))
+    assert len(named) >= 5
+    assert named <= {file.name for file in (ROOT / "benchmarks").glob("*.py")}
+
+
 def test_every_page_is_in_the_navigation() -> None:
     told = (ROOT / "mkdocs.yml").read_text()
     for page in DOCS.rglob("*.md"):
