@@ -1,6 +1,7 @@
 """iALS whose item table is low-rank x sparse: a row picks a few vectors of a learned basis."""
 
 from copy import copy
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -9,7 +10,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from recsparse.errors import ConfigError
 from recsparse.interactions.interactions import Interactions
-from recsparse.models.ials import CG_STEPS, IALS
+from recsparse.interactions.split import Holdout
+from recsparse.models.ials import CG_STEPS, IALS, OnEpoch
 from recsparse.models.least_squares import Dense, Factors, Sides
 from recsparse.models.support import Kept, pattern, prune_items
 from recsparse.sparsity import Pruner, Recipe
@@ -69,10 +71,24 @@ class LowRankIALS(IALS):
         )  # fmt: skip
         self.basis = basis
 
+    def fit(
+        self,
+        interactions: Interactions | sp.csr_array,
+        *,
+        validation: Holdout | None = None,
+        checkpoint: str | Path | None = None,
+        on_epoch: OnEpoch | None = None,
+    ) -> Self:
+        """Learn. It trains all its epochs, from the first: validation, checkpoints and callbacks are refused."""
+        if validation is not None or checkpoint is not None or on_epoch is not None:
+            raise ConfigError(f"{self.kind} takes no validation, checkpoint or on_epoch; leave them out, or use ials.")
+        return super().fit(interactions)
+
     def _fit(self, interactions: Interactions) -> None:
         self._check(interactions)
-        if self.basis < 1:
-            raise ConfigError(f"basis is {self.basis!r}; it must be at least 1.")
+        for name, least in (("basis", 1), ("epochs", 2)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be at least {least}.")
         sides = Sides.of(interactions.matrix, self._loss())
         pruner = None if self.recipe is None else Pruner(Recipe.parse(self.recipe), self._size_of)
         rng = np.random.default_rng(self.random_state)

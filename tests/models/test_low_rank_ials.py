@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -54,6 +56,12 @@ def test_a_budget_in_bytes_counts_the_basis() -> None:
     assert 480 < table.nbytes <= 500
 
 
-def test_an_empty_basis_is_refused() -> None:
-    with pytest.raises(ConfigError, match="basis is 0"):
-        LowRankIALS(dim=4, basis=0).fit(ratings())
+@pytest.mark.parametrize("setting", ["basis", "epochs"])
+def test_too_little_to_train_is_refused(setting: str) -> None:
+    with pytest.raises(ConfigError, match=f"{setting} is 0"):
+        LowRankIALS(dim=4).set_params(**{setting: 0}).fit(ratings())
+
+
+def test_what_it_cannot_do_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="takes no validation, checkpoint"):
+        LowRankIALS(dim=4).fit(ratings(), checkpoint=tmp_path / "c")
