@@ -32,7 +32,7 @@ Role = Literal["validation", "test", "train"]
 """What the users are for: choosing settings, the final figure, or (train) seeing how well a model recalls its data."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
     """What one model did for every user of one split.
 
@@ -56,6 +56,11 @@ class Evaluation:
     per_user: pa.Table
     n_resamples: int = 1000
     seed: int = 0
+
+    def __repr__(self) -> str:
+        """The means, not the table behind them."""
+        means = ", ".join(f"{metric} {summary.mean:.4f}" for metric, summary in self.summaries.items())
+        return f"<Evaluation of {self.name} on {self.n_users:,} {self.role} users: {means}>"
 
     @cached_property
     def summaries(self) -> dict[str, Summary]:

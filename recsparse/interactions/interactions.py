@@ -23,7 +23,7 @@ class Interactions:
     """A users x items matrix ``X`` in CSR form, which owns the original ids.
 
     Attributes:
-        matrix: shape (U, I), float32, item rows ascending within a user, no repeated pair, no stored zero refused.
+        matrix: shape (U, I), float32, item rows ascending within a user, no repeated pair; a stored zero counts.
         users: one row a user, in matrix order: column ``user_id`` (as given), then the feature columns.
         items: one row an item, in matrix order: column ``item_id`` (as given), then the feature columns.
         times: shape (nnz,), int64 seconds since the epoch, aligned with ``matrix.data``; None where not known.
@@ -212,4 +212,4 @@ def _ids(column: pa.ChunkedArray) -> npt.NDArray[Any]:
 
 
 def _rows(index: pd.Index, ids: Any) -> Rows:
-    return np.asarray(index.get_indexer(pd.Index(np.asarray(ids))), dtype=np.int64)
+    return np.asarray(index.get_indexer(pd.Index(ids)), dtype=np.int64)

@@ -152,7 +152,7 @@ class Recommender(BaseEstimator, ABC):  # type: ignore[misc]
         source = Interactions(self.history_, self.users_, self.items_)
         if histories is not None:
             source = histories.with_items(self.items_)
-        ids = source.user_ids if users is None else np.asarray(users)
+        ids = source.user_ids if users is None else pd.Index(users).to_numpy()
         rows = source.user_rows(ids)
         trained = rows if histories is None else np.full_like(rows, -1)
         k = min(int(k), source.shape[1])

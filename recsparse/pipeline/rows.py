@@ -20,7 +20,7 @@ from recsparse.validation import validate
 
 _NAMES = {
     "popularity": "Popularity", "ease": "EASE", "slim": "SLIM", "item-knn": "Item-kNN", "ials": "iALS", "mf": "MF",
-    "lightgcn": "LightGCN", "sparse-ease": "Sparse EASE", "feature-ials": "Feature iALS",
+    "sparse-ease": "Sparse EASE", "feature-ials": "Feature iALS",
     "low-rank-ials": "Low-rank iALS", "biased-mf": "Biased MF",
 }  # fmt: skip
 

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 
 from recsparse.errors import ConfigError, DataError, FormatError
 from recsparse.evaluation import Evaluation, evaluate, split_digest
-from recsparse.interactions.interactions import Interactions
+from recsparse.interactions.interactions import USER, Interactions
 from recsparse.interactions.split import Holdout
 from recsparse.models.popularity import Popularity
 
@@ -90,3 +90,13 @@ def test_a_notebook_shows_the_figures_and_names_stay_text(random_case):
     assert f"{evaluation.summaries['mrr'].mean:.4f}" in shown
     assert "&lt;b&gt;me" in shown
     assert evaluation.to_frame().loc["mrr", "users"] == evaluation.summaries["mrr"].users
+
+
+def test_it_shows_itself_in_a_line() -> None:
+    model = Popularity().fit(sp.csr_array([[1, 1, 0, 0], [0, 1, 1, 0], [0, 1, 0, 1]]))
+    users = pa.table({USER: ["new"]})
+    history, target = (
+        Interactions(sp.csr_array(np.eye(4, dtype=np.float32)[[item]]), users, model.items_) for item in (1, 2)
+    )
+    found = evaluate(model, Holdout(history, target), ["mrr"], name="Popularity")
+    assert repr(found) == "<Evaluation of Popularity on 1 test users: mrr 0.5000>"

@@ -77,6 +77,11 @@ class ModelContract:
         popularity = data.matrix.sum(axis=0)
         assert answer[ITEM].tolist()[3:] == data.item_ids[np.argsort(-popularity, kind="stable")[:3]].tolist()
 
+    def test_ids_of_two_types_keep_theirs(self, data: Interactions, fitted: Recommender) -> None:
+        answer = fitted.recommend([data.user_ids[3], "a stranger"], k=1)
+        assert answer["status"].tolist() == [WARM, COLD]
+        assert answer[USER].tolist() == [data.user_ids[3], "a stranger"]
+
     def test_empty_history_is_cold(self, data: Interactions, fitted: Recommender) -> None:
         nobody = Interactions.from_csr(sp.csr_array((2, SIDE), dtype=np.float32))
         answer = fitted.recommend(histories=nobody, k=2)
