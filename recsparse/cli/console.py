@@ -10,8 +10,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from recsparse.errors import ConfigError
 
@@ -37,10 +35,10 @@ def answer(values: dict[str, Any], as_json: bool, title: str) -> None:
     if as_json:
         sys.stdout.write(json.dumps(values, default=str) + "\n")
         return
-    table = Table(title=title, title_justify="left", show_header=False, box=None, title_style="bold")
+    out.print(title, style="bold", markup=False, highlight=False)
+    width = max((len(name) for name in values), default=0)
     for name, value in values.items():
-        table.add_row(f"  {name}", Text(_text(value)))
-    out.print(table)
+        out.print(f"  {name:{width}}  {_text(value)}", markup=False)
 
 
 def _text(value: Any) -> str:
