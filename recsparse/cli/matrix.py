@@ -1,5 +1,6 @@
 """``recsparse build`` and ``recsparse split``: from raw files to training and test."""
 
+import json
 from collections.abc import Callable
 from inspect import signature
 from pathlib import Path
@@ -145,8 +146,8 @@ def split(
     Example: recsparse split data -o split --protocol strong --set test=0.2 --set target=0.2
     """
     from recsparse.interactions import Interactions, Split, published_split, read, write_split
-    from recsparse.interactions import split as cut
     from recsparse.interactions.published import mult_vae, predefined
+    from recsparse.interactions.split_stream import split_directory
 
     def parts(data: Interactions) -> Split:
         if validation is None or test is None:
@@ -163,11 +164,15 @@ def split(
         raise ConfigError("--validation and --test name published parts; add --protocol parts.")
     with progress() as tell:
         tell("split", 0, None)
+        made: Split | None
         if protocol == "published":
             made = published_split(data, progress=tell, **options)
         elif protocol in others:
             made = others[protocol](read(Path(data)), **options)
         else:
-            made = cut(read(Path(data)), protocol, **options)
-        write_split(made, output, overwrite=overwrite)
-    answer({"directory": output, **made.report}, as_json, f"split by {protocol}")
+            split_directory(Path(data), output, protocol, overwrite=overwrite, progress=tell, **options)
+            made = None
+        if made is not None:
+            write_split(made, output, overwrite=overwrite)
+    report = json.loads((output / "split.json").read_text(encoding="utf-8"))["report"]
+    answer({"directory": output, **report}, as_json, f"split by {protocol}")

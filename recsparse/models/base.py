@@ -186,15 +186,18 @@ class Recommender(BaseEstimator, ABC):  # type: ignore[misc]
         *,
         excluded: sp.csr_array | None = None,
         candidates: Rows | None = None,
+        users: pa.Table | None = None,
     ) -> tuple[npt.NDArray[np.int32], Scores]:
         """The ``k`` best items by row: what :meth:`recommend` and batch scoring are made of.
 
         Args:
             rows: (B,) training rows, -1 for users not trained on.
-            histories: (B, I) over the training items. Who has an empty one gets the most popular items.
+            histories: (B, I) over the training items. Who has an empty one is answered by features where the model
+                can (``users``), else by the most popular items.
             k: how many.
             excluded: (B, I), items to leave out.
             candidates: ascending item rows to choose from; all by default.
+            users: (B,) the users' features, for models that learned what these say.
 
         Returns:
             Item rows (B, k) int32 and scores (B, k) float32, best first, ties to the lower row; -1 and -inf where
@@ -207,7 +210,10 @@ class Recommender(BaseEstimator, ABC):  # type: ignore[misc]
             pattern = pattern.sorted_indices()
         items, scores = self._best(self._represent(rows, histories), k, pattern, candidates)
         cold = np.flatnonzero(np.diff(histories.indptr) == 0)
-        if len(cold):
+        queries = None if users is None or not len(cold) else self._cold_queries(users.take(pa.array(cold)))
+        if queries is not None:
+            items[cold], scores[cold] = self._best(queries, k, sp.csr_array(pattern[cold]), candidates)
+        elif len(cold):
             popularity = self.popularity_ if candidates is None else self.popularity_[candidates]
             for start in range(0, len(cold), 256):
                 some = cold[start : start + 256]
@@ -217,6 +223,10 @@ class Recommender(BaseEstimator, ABC):  # type: ignore[misc]
         if candidates is not None:
             items = np.where(items == NO_ITEM, NO_ITEM, candidates[items]).astype(np.int32)
         return items, scores
+
+    def _cold_queries(self, users: pa.Table) -> Queries | None:
+        """Represent users by their features alone; None where the model cannot."""
+        return None
 
     def _best(
         self, queries: Queries, k: int, excluded: sp.csr_array, candidates: Rows | None

@@ -145,6 +145,9 @@ class FeatureIALS(IALS):
         prior[rows >= 0] = self.predict_users(self.users_.take(pa.array(rows[rows >= 0])))
         return self._solve(histories, prior)
 
+    def _cold_queries(self, users: pa.Table) -> Queries | None:
+        return self.predict_users(users) if users.num_columns > 1 else None
+
     def _user_prior(self, histories: Interactions | sp.csr_array, n_users: int) -> Dense:
         if isinstance(histories, Interactions):
             return self.predict_users(histories.users)

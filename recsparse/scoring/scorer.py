@@ -112,7 +112,9 @@ class Scorer:
 
     def _rank(self, block: Block, excluded: sp.csr_array, k: int) -> tuple[Items, Scores]:
         candidates = self.rules.candidates
-        items, scores = self.model.best_items(block.rows, block.histories, k, excluded=excluded, candidates=candidates)
+        items, scores = self.model.best_items(
+            block.rows, block.histories, k, excluded=excluded, candidates=candidates, users=block.table
+        )
         if self.groups is not None:
             cold = np.flatnonzero(np.diff(block.histories.indptr) == 0)
             self.groups.answer(block.table, cold, excluded, candidates, items, scores)

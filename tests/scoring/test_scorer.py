@@ -3,9 +3,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import scipy.sparse as sp
 
 from recsparse.errors import ConfigError, DataError
-from recsparse.interactions import write
+from recsparse.interactions import Interactions, write
+from recsparse.models import FeatureIALS
 from recsparse.scoring import Filters, Scorer
 from tests.scoring.conftest import assert_same, brute_force
 
@@ -121,3 +123,21 @@ def test_an_expression_cannot_read_files(ials, tmp_path):
     expression = f"(SELECT count(*) FROM read_csv('{tmp_path}/secret.csv')) > 0"
     with pytest.raises(ConfigError, match="disabled"):
         Scorer.of(ials, Filters(where=expression))
+
+
+def test_cold_users_are_answered_by_their_features_where_the_model_knows_them() -> None:
+    kinds = np.arange(40) % 4
+    likes = (np.arange(80) % 4)[:, None] == kinds
+    chance = np.random.default_rng(0).random(likes.shape)
+    matrix = sp.csr_array((likes & (chance < 0.6)).astype(np.float32))
+    users = pa.table({"user_id": np.arange(80), "taste": [f"kind {n % 4}" for n in range(80)]})
+    items = pa.table({"item_id": np.arange(40), "kind": [f"kind {kind}" for kind in kinds]})
+    scorer = Scorer.of(FeatureIALS(dim=8).fit(Interactions(matrix, users, items)))
+    empty = sp.csr_array((2, 40), dtype=np.float32)
+    new = Interactions(empty, pa.table({"user_id": [900, 901], "taste": ["kind 2", "kind 3"]}), items)
+    lists = scorer.top_k(new, 8).to_pandas()
+    assert (lists["status"] == "cold").all()
+    assert (kinds[lists["item_id"]] == np.repeat([2, 3], 8)).all()
+    nothing_known = Interactions(empty, pa.table({"user_id": [900, 901]}), items)
+    popular = np.argsort(-matrix.sum(axis=0), kind="stable")[:8]
+    assert scorer.top_k(nothing_known, 8)["item_id"].to_pylist() == [*popular, *popular]
