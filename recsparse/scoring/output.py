@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsparse.errors import DataError, FormatError, RecsparseError
-from recsparse.files import atomic_file
+from recsparse.files import atomic_file, sweep
 
 FORMAT_VERSION = 1
 _MADE_BY = b"recsparse.manifest"
@@ -151,6 +151,7 @@ class Output:
         """Leave ``_SUCCESS`` if all parts are there."""
         whole = all(self.part(number).exists() for number in range(n_parts))
         if whole:
+            sweep(self.directory)  # every part is there, so what lies beside them is a killed writer's
             with atomic_file(self.directory / "_SUCCESS") as partial:
                 partial.touch()
         return whole
