@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsparse.errors import DataError, FormatError, RecsparseError
-from recsparse.files import atomic_file, sweep
+from recsparse.files import atomic_file
 
 FORMAT_VERSION = 1
 _MADE_BY = b"recsparse.manifest"
@@ -151,7 +151,8 @@ class Output:
         """Leave ``_SUCCESS`` if all parts are there."""
         whole = all(self.part(number).exists() for number in range(n_parts))
         if whole:
-            sweep(self.directory)  # every part is there, so what lies beside them is a killed writer's
+            for leftover in self.directory.glob(".part-*.partial-*"):  # every part is there: a killed writer's
+                leftover.unlink(missing_ok=True)
             with atomic_file(self.directory / "_SUCCESS") as partial:
                 partial.touch()
         return whole
