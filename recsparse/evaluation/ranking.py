@@ -83,8 +83,8 @@ def score_blocks(
 ) -> Iterator[tuple[int, int, Scores]]:
     """Yield ``(start, stop, scores)`` over the users of ``history``, as ``recommend`` would score them.
 
-    A user with an empty history is answered by popularity, as in :meth:`Recommender.recommend`. With ``fold_in`` users
-    are known by their history alone, also those whom a model was trained on.
+    Users of whom nothing is known are answered by popularity, as :meth:`Recommender.unknown` says. With ``fold_in``
+    users are known by their history and features alone, also those whom a model was trained on.
     """
     history = history.with_items(model.items_)
     n_users, n_items = history.shape
@@ -95,10 +95,10 @@ def score_blocks(
         users = Interactions(rows, history.users.slice(start, stop - start), history.items)
         queries = model.fold_in(users) if fold_in else model.queries(users)
         scores = np.asarray(model.scores(queries), dtype=np.float32)
-        cold = np.diff(rows.indptr) == 0
-        if cold.any():
+        unknown = model.unknown(rows, users.users)
+        if unknown.any():
             scores = np.array(scores)
-            scores[cold] = model.popularity_
+            scores[unknown] = model.popularity_
         yield start, stop, scores
 
 

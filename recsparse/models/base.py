@@ -47,13 +47,14 @@ class Recommender(BaseEstimator, ABC):  # type: ignore[misc]
     """Base of all models: scikit-learn's conventions, original ids at the boundary, rows inside.
 
     A model ranks by ``scores(fold_in(histories))``. A user of the training data is *warm*, a history given later is
-    *folded in*, and who has neither is *cold*: the most popular items answer, and ``status`` says so.
+    *folded in*, and who has neither is *cold*, which ``status`` says: the most popular items answer, or the user's
+    features where the model learned them (:meth:`unknown`).
 
     Attributes:
         items_: the training items, ``item_id`` and features, in column order.
         users_: the training users, ``user_id`` and features, in row order.
         history_: what the model was fitted on, (U, I) CSR.
-        popularity_: interactions per item, float32 (I,); the ranking of cold users.
+        popularity_: interactions per item, float32 (I,); what answers :meth:`unknown` users.
     """
 
     kind: ClassVar[str]
@@ -118,10 +119,19 @@ class Recommender(BaseEstimator, ABC):  # type: ignore[misc]
         """
         check_is_fitted(self, "items_")
         rows = Interactions(self.history_, self.users_, self.items_).user_rows(interactions.user_ids)
-        return self._represent(rows, self._histories(interactions))
+        return self._represent(rows, self._histories(interactions), interactions.users)
 
-    def _represent(self, rows: Rows, histories: sp.csr_array) -> Queries:
-        """Represent users by training row (-1: not trained on) or history; who learns a row a user overrides this."""
+    def unknown(self, histories: sp.csr_array, users: pa.Table | None = None) -> npt.NDArray[np.bool_]:
+        """Of whom nothing is known, (B,): the most popular items answer, in recommending, scoring and evaluating alike.
+
+        Args:
+            histories: (B, I).
+            users: (B,) their features; models that learned what these say know who has some of them.
+        """
+        return np.asarray(np.diff(histories.indptr) == 0)
+
+    def _represent(self, rows: Rows, histories: sp.csr_array, users: pa.Table | None = None) -> Queries:
+        """Represent users by training row (-1: not trained on), history and features; who learns more overrides it."""
         return self._fold_in(histories)
 
     def recommend(
@@ -137,7 +147,8 @@ class Recommender(BaseEstimator, ABC):  # type: ignore[misc]
 
         Returns:
             Columns user_id, item_id, rank (from 1), score (float32) and status (warm, folded-in, cold). A user with
-            no history gets the most popular items. Fewer than ``k`` lines where fewer items remain.
+            no history gets the most popular items, or what the user's features say where the model learned them.
+            Fewer than ``k`` lines where fewer items remain.
 
         Example:
             >>> from recsparse.models import Popularity
@@ -164,7 +175,8 @@ class Recommender(BaseEstimator, ABC):  # type: ignore[misc]
             history = take_rows(source.matrix, rows[block])
             cold[block] = np.diff(history.indptr) == 0
             seen = history if exclude_seen else None
-            items[block], scores[block] = self.best_items(trained[block], history, k, excluded=seen)
+            features = source.users.take(pa.array(rows[block], mask=rows[block] < 0))
+            items[block], scores[block] = self.best_items(trained[block], history, k, excluded=seen, users=features)
         status = np.where(cold, COLD, WARM if histories is None else FOLDED_IN)
         line = items != NO_ITEM
         lines = line.sum(axis=1)
@@ -192,8 +204,7 @@ class Recommender(BaseEstimator, ABC):  # type: ignore[misc]
 
         Args:
             rows: (B,) training rows, -1 for users not trained on.
-            histories: (B, I) over the training items. Who has an empty one is answered by features where the model
-                can (``users``), else by the most popular items.
+            histories: (B, I) over the training items.
             k: how many.
             excluded: (B, I), items to leave out.
             candidates: ascending item rows to choose from; all by default.
@@ -208,25 +219,17 @@ class Recommender(BaseEstimator, ABC):  # type: ignore[misc]
             pattern = sp.csr_array(pattern[:, candidates])
         if not pattern.has_sorted_indices:
             pattern = pattern.sorted_indices()
-        items, scores = self._best(self._represent(rows, histories), k, pattern, candidates)
-        cold = np.flatnonzero(np.diff(histories.indptr) == 0)
-        queries = None if users is None or not len(cold) else self._cold_queries(users.take(pa.array(cold)))
-        if queries is not None:
-            items[cold], scores[cold] = self._best(queries, k, sp.csr_array(pattern[cold]), candidates)
-        elif len(cold):
-            popularity = self.popularity_ if candidates is None else self.popularity_[candidates]
-            for start in range(0, len(cold), 256):
-                some = cold[start : start + 256]
-                left_out = sp.csr_array(pattern[some])
-                counts = np.broadcast_to(popularity, (len(some), len(popularity)))
-                items[some], scores[some] = top_k(counts, k, left_out.indptr, left_out.indices)
+        items, scores = self._best(self._represent(rows, histories, users), k, pattern, candidates)
+        unknown = np.flatnonzero(self.unknown(histories, users))
+        popularity = self.popularity_ if candidates is None else self.popularity_[candidates]
+        for start in range(0, len(unknown), 256):
+            some = unknown[start : start + 256]
+            left_out = sp.csr_array(pattern[some])
+            counts = np.broadcast_to(popularity, (len(some), len(popularity)))
+            items[some], scores[some] = top_k(counts, k, left_out.indptr, left_out.indices)
         if candidates is not None:
             items = np.where(items == NO_ITEM, NO_ITEM, candidates[items]).astype(np.int32)
         return items, scores
-
-    def _cold_queries(self, users: pa.Table) -> Queries | None:
-        """Represent users by their features alone; None where the model cannot."""
-        return None
 
     def _best(
         self, queries: Queries, k: int, excluded: sp.csr_array, candidates: Rows | None
@@ -259,7 +262,8 @@ class Recommender(BaseEstimator, ABC):  # type: ignore[misc]
         for number, (start, stop) in enumerate(pairwise(bounds)):
             pairs = order[start:stop]
             users_of_block = distinct[number * 1024 : (number + 1) * 1024]
-            queries = self._represent(users_of_block, source.matrix[users_of_block])
+            features = self.users_.take(pa.array(users_of_block))
+            queries = self._represent(users_of_block, source.matrix[users_of_block], features)
             result[known[pairs]] = self._pair_scores(queries, position[pairs] - number * 1024, item_rows[known[pairs]])
         return result
 

@@ -41,8 +41,6 @@ class FeatureIALS(IALS):
     gets its prediction as its vector, and is no evidence for the others (its pairs are left out of the loss). Features
     are those of the tables of users and items (:class:`recsparse.models.features.Encoding`) and a constant.
 
-    :meth:`recommend` still answers users without a history by popularity; :meth:`fold_in` gives their prediction.
-
     Args:
         dim: columns of the item table, D.
         epochs: at most so many alternations.
@@ -129,36 +127,33 @@ class FeatureIALS(IALS):
 
     def fold_in(self, histories: Interactions | sp.csr_array) -> Queries:
         """Represent users by their histories and, where Interactions are given, by the features of its users."""
+        users = histories.users if isinstance(histories, Interactions) else None
         matrix = self._histories(histories)
-        return self._solve(matrix, self._user_prior(histories, matrix.shape[0]))
+        return self._solve(matrix, self._user_prior(users, matrix.shape[0]))
 
-    def queries(self, interactions: Interactions) -> Queries:
+    def unknown(self, histories: sp.csr_array, users: pa.Table | None = None) -> npt.NDArray[np.bool_]:
+        """Of whom nothing is known, (B,): who has a feature that training knew is answered by what it predicts."""
+        unknown = super().unknown(histories, users)
+        empty = np.flatnonzero(unknown)
+        if users is not None and len(empty):
+            unknown[empty] = np.diff(self.user_encoding_.encode(users.take(pa.array(empty))).indptr) == 0
+        return unknown
+
+    def _represent(self, rows: Rows, histories: sp.csr_array, users: pa.Table | None = None) -> Queries:
         """Represent users; those of the training data by the features they had there."""
-        check_is_fitted(self, "items_")
-        rows = Interactions(self.history_, self.users_, self.items_).user_rows(interactions.user_ids)
-        prior = self._user_prior(interactions, len(rows))
-        prior[rows >= 0] = self.predict_users(self.users_.take(pa.array(rows[rows >= 0])))
-        return self._solve(self._histories(interactions), prior)
-
-    def _represent(self, rows: Rows, histories: sp.csr_array) -> Queries:
-        prior = self._user_prior(histories, len(rows))
+        prior = self._user_prior(users, len(rows))
         prior[rows >= 0] = self.predict_users(self.users_.take(pa.array(rows[rows >= 0])))
         return self._solve(histories, prior)
 
-    def _cold_queries(self, users: pa.Table) -> Queries | None:
-        return self.predict_users(users) if users.num_columns > 1 else None
-
-    def _user_prior(self, histories: Interactions | sp.csr_array, n_users: int) -> Dense:
-        if isinstance(histories, Interactions):
-            return self.predict_users(histories.users)
-        return np.repeat(self.user_weights_[:1], n_users, axis=0)
+    def _user_prior(self, users: pa.Table | None, n_users: int) -> Dense:
+        return np.repeat(self.user_weights_[:1], n_users, axis=0) if users is None else self.predict_users(users)
 
     def _solve(self, histories: sp.csr_array, prior: Dense) -> Dense:
         factors, shared = self._prepared_folding()
         return self._loss().solve(histories, factors, shared, prior)
 
     def _fold_in(self, histories: sp.csr_array) -> Dense:
-        return self._solve(histories, self._user_prior(histories, histories.shape[0]))
+        return self._solve(histories, self._user_prior(None, histories.shape[0]))
 
     def _shared_of(self, factors: Factors) -> Dense:
         return self._loss().shared(factors[self.popularity_ > 0])

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import scipy.sparse as sp
 
 from recsparse.errors import ConfigError, DataError
@@ -273,7 +274,7 @@ class MF(FactorModel):
     def _size_of(self, kept: npt.NDArray[np.bool_]) -> int:
         return choose_layout(Mask.from_dense(kept), value_type=self.value_type).nbytes
 
-    def _represent(self, rows: Rows, histories: sp.csr_array) -> Floats:
+    def _represent(self, rows: Rows, histories: sp.csr_array, users: pa.Table | None = None) -> Floats:
         queries = self.user_table_[np.maximum(rows, 0)]
         strangers = np.flatnonzero(rows < 0)
         if len(strangers):
