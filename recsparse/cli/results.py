@@ -32,6 +32,7 @@ def compare(
     ],
     row: Annotated[str | None, typer.Option(help="The row compared; what each run ships if not given.")] = None,
     metric: Annotated[str | None, typer.Option(help="The runs' headline metric if not given.")] = None,
+    permutations: Annotated[int, typer.Option(min=0, help="Draws of the permutation test; 0 leaves it out.")] = 9999,
     seed: Annotated[int, typer.Option(help="Of the bootstrap and the permutations.")] = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -44,7 +45,7 @@ def compare(
     groups = [[Path(each) for each in run.split(",")] for run in runs]
     with progress() as tell:
         tell("compare", 0, None)
-        found = compare_runs(groups, label=row, metric=metric, seed=seed)
+        found = compare_runs(groups, label=row, metric=metric, n_permutations=permutations, seed=seed)
     if as_json:
         answer({"differences": [each.to_dict() for each in found]}, as_json, "")
         return

@@ -17,11 +17,12 @@ from recsparse.tensors import save_tensors
 Arrays = dict[str, npt.NDArray[Any]]
 
 
-def training_digest(params: dict[str, Any], matrix: sp.csr_array) -> str:
-    """Identify a run by its settings and data: SHA-256 of both."""
+def training_digest(params: dict[str, Any], *matrices: sp.csr_array) -> str:
+    """Identify a run by its settings and all it learns from: SHA-256 of both."""
     digest = hashlib.sha256(json.dumps(params, sort_keys=True, default=str).encode())
-    for part in (matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64), matrix.data):
-        digest.update(np.ascontiguousarray(part).tobytes())
+    for matrix in matrices:
+        for part in (matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64), matrix.data):
+            digest.update(np.ascontiguousarray(part).tobytes())
     return digest.hexdigest()
 
 

@@ -170,6 +170,10 @@ class FeatureIALS(IALS):
         )
         return FeatureSides(plain.by_user, plain.by_item, plain.loss, users, items)
 
+    def _learned_from(self, interactions: Interactions) -> tuple[sp.csr_array, ...]:
+        tables = (interactions.users, interactions.items)
+        return (interactions.matrix, *(_design(Encoding.of(table), table) for table in tables))
+
     def _finish(self, sides: Sides, users: Dense, items: Factors, kept: Kept | None) -> None:
         assert isinstance(sides, FeatureSides)  # noqa: S101 (made by _sides)
         self.user_weights_ = sides.users.weights(users)

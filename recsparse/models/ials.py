@@ -152,13 +152,17 @@ class IALS(FactorModel):
         finally:
             del self._validation, self._checkpoint, self._on_epoch
 
+    def _learned_from(self, interactions: Interactions) -> tuple[sp.csr_array, ...]:
+        """What a checkpoint must belong to."""
+        return (interactions.matrix,)
+
     def _fit(self, interactions: Interactions) -> None:
         self._check(interactions)
         sides = self._sides(interactions)
         pruner = None if self.recipe is None else Pruner(Recipe.parse(self.recipe), self._size_of)
         items = self._initial(np.random.default_rng(self.random_state), interactions.shape[1])
         state = Alternation(np.zeros((interactions.shape[0], self.dim), dtype=np.float32), items, pruner)
-        digest = training_digest(self.get_params(), interactions.matrix)
+        digest = training_digest(self.get_params(), *self._learned_from(interactions))
         if self._checkpoint is not None:
             state.read(self._checkpoint, digest)
         while state.epochs < self.epochs and not state.is_stale(self.patience):

@@ -1,4 +1,5 @@
 import json
+import math
 import subprocess
 
 import pandas as pd
@@ -106,6 +107,8 @@ def test_runs_that_are_compared(say, refused, finished):
     assert difference["difference"] == 0
     assert difference["metric"] == "ndcg@20"
     assert "+0.0000" in say("compare", finished, finished, "--metric", "recall@20").out
+    quick = say("compare", finished, finished, "--permutations", "0", "--json").out
+    assert math.isnan(json.loads(quick)["differences"][0]["p_permutation"] or math.nan)
     assert "has no row 'iALS 5'" in refused("compare", finished, finished, "--row", "iALS 5")
     assert "at least two" in refused("compare", finished)
 

@@ -198,3 +198,12 @@ def test_half_steps_with_a_prior_minimise_the_same_loss() -> None:
     np.testing.assert_allclose(rows @ rotated.T, exact @ F.T, atol=1e-3)
     full = sp.csr_array(np.ones((30, 6), dtype=np.float32))
     np.testing.assert_allclose(loss.solve_on_support(X, F, full, prior=prior)[0].toarray(), exact, atol=1e-4)
+
+
+def test_a_checkpoint_belongs_to_its_features(tmp_path: Path) -> None:
+    train, _ = planted()
+    model = FeatureIALS(dim=4, epochs=2)
+    model.fit(train, checkpoint=tmp_path / "state")
+    items = train.items.set_column(1, "kind", [train.items["kind"].to_pylist()[::-1]])
+    with pytest.raises(ConfigError, match="other settings or other data"):
+        model.fit(Interactions(train.matrix, train.users, items), checkpoint=tmp_path / "state")
