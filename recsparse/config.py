@@ -2,9 +2,17 @@
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from recsparse.errors import ConfigError
 from recsparse.evaluation import DEFAULT_METRICS
@@ -83,6 +91,8 @@ class Evaluation(Spec):
     """The relative loss of the headline metric that is acceptable for a smaller table."""
     few_shot: list[NonNegativeInt] = [1, 2, 3, 5, 10]
     """History lengths of the few-shot curve; empty for none."""
+    warm_up: list[NonNegativeInt] = []
+    """Of the protocol ``cold-items``: how many interactions each new item has gathered; each fits every model anew."""
     effects: bool = True
     """Whether to measure what mean accuracy does not say: head and tail, diversity, cold items, latency, the claims."""
     noise: list[Annotated[float, Field(gt=0, lt=1)]] = []
@@ -122,6 +132,14 @@ class RunConfig(Spec):
     models: Annotated[list[ModelSpec], Field(min_length=1)]
     evaluation: Evaluation = Evaluation()
     recommendations: Recommendations = Recommendations()
+
+    @model_validator(mode="after")
+    def _new_items_to_warm_up(self) -> Self:
+        if self.evaluation.warm_up and self.split.protocol != "cold-items":
+            raise ValueError(
+                f"evaluation.warm_up needs the protocol cold-items, not {self.split.protocol}: no item is new here"
+            )
+        return self
 
     @property
     def directory(self) -> Path:

@@ -82,3 +82,9 @@ def test_files_that_cannot_be_read(config, tmp_path):
     (tmp_path / "mine.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match=r"mine\.toml is not TOML"):
         read_config(tmp_path / "mine.toml")
+
+
+def test_only_new_items_warm_up() -> None:
+    document = {"name": "x", "data": {"source": "r.csv"}, "models": [{"kind": "ials"}], "evaluation": {"warm_up": [1]}}
+    with pytest.raises(ValueError, match="needs the protocol cold-items, not strong"):
+        RunConfig.model_validate(document)

@@ -82,6 +82,21 @@ def warm_up_curve(
     return curve
 
 
+def arrivals(train: Interactions, holdout: Holdout, *, seed: int = 0) -> tuple[Interactions, Holdout]:
+    """Cut the users of a cold-items holdout in two: half bring the new items their first interactions, half are asked.
+
+    Only users of ``train`` bring any, so that nobody is new to the model but the items.
+
+    Returns:
+        What arrives, and the holdout of the users who are measured.
+    """
+    chance = np.random.default_rng(seed).permutation(holdout.target.shape[0])
+    asked, bring = np.sort(chance[::2]), np.sort(chance[1::2])
+    bring = bring[train.user_rows(holdout.target.user_ids[bring]) >= 0]
+    measured = Holdout(holdout.history.select_users(asked), holdout.target.select_users(asked))
+    return holdout.target.select_users(bring), measured
+
+
 def first_of_items(arriving: Interactions, count: int, *, seed: int = 0) -> Interactions:
     """Each item's first ``count`` interactions by time, or a seeded sample where there are no times."""
     by_item = arriving.matrix.tocoo()

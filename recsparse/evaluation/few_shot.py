@@ -6,7 +6,7 @@ import numpy as np
 
 from recsparse.errors import ConfigError
 from recsparse.evaluation.evaluate import Evaluation, Role, evaluate
-from recsparse.interactions.interactions import Interactions
+from recsparse.interactions.interactions import USER, Interactions
 from recsparse.interactions.split import Holdout
 from recsparse.models.base import Recommender
 
@@ -50,6 +50,11 @@ def few_shot_curve(
             seed=seed, n_jobs=n_jobs,
         )  # fmt: skip
     return curve
+
+
+def without_features(history: Interactions) -> Interactions:
+    """The same users known by their histories alone."""
+    return Interactions(history.matrix, history.users.select([USER]), history.items, history.times)
 
 
 def first_items(history: Interactions, k: int, *, seed: int = 0) -> Interactions:

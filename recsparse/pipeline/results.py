@@ -13,15 +13,16 @@ from recsparse.interactions.cards import Card
 from recsparse.models import Recommender
 from recsparse.models.factors import ITEM_TABLE, FactorModel
 from recsparse.parallel import resolve_jobs
+from recsparse.pipeline.measure import RowEvaluations
 from recsparse.pipeline.plan import Entry
 from recsparse.pipeline.train import Fitted
-from recsparse.report.results import Cost, Dataset, FewShotPoint, Measured, Row, SplitInfo
+from recsparse.report.results import Cost, Dataset, FewShotPoint, Measured, Row, SplitInfo, WarmUpPoint
 from recsparse.tables import FactoredTable
 
 VERSIONS = ("recsparse", "torch", "numpy", "scipy", "numba", "duckdb", "pyarrow")
 
 
-def row_of(entry: Entry, evaluation: Evaluation, curve: dict[int, Evaluation]) -> Row:
+def row_of(entry: Entry, measured: RowEvaluations) -> Row:
     """Describe one saved model: what it weighs on disk, and what its packed table achieved."""
     training, value_type, directory = entry.training, entry.value_type, entry.model.directory
     fitted = Fitted.read(directory)
@@ -48,9 +49,16 @@ def row_of(entry: Entry, evaluation: Evaluation, curve: dict[int, Evaluation]) -
         model=training.kind,
         params=fitted.params,
         value_type=value_type,
-        metrics=_measured(evaluation),
+        metrics=_measured(measured.test),
         validation={name: Measured.model_validate(value) for name, value in fitted.validation.items()},
-        few_shot=[FewShotPoint(history=k, metrics=_measured(each)) for k, each in curve.items()],
+        few_shot=[
+            FewShotPoint(
+                history=k, metrics=_measured(each), fold_in=_measured(measured.fold_in[k]) if measured.fold_in else {}
+            )
+            for k, each in measured.few_shot.items()
+        ],
+        cold_items={} if measured.cold_items is None else _measured(measured.cold_items),
+        warm_up=[WarmUpPoint(gathered=n, metrics=_measured(each)) for n, each in measured.warm_up.items()],
         cost=Cost(
             fit_seconds=fitted.fit_seconds,
             peak_memory_bytes=fitted.peak_memory_bytes,

@@ -21,7 +21,7 @@ from recsparse.validation import validate
 _NAMES = {
     "popularity": "Popularity", "ease": "EASE", "slim": "SLIM", "item-knn": "Item-kNN", "ials": "iALS", "mf": "MF",
     "sparse-ease": "Sparse EASE", "feature-ials": "Feature iALS",
-    "low-rank-ials": "Low-rank iALS", "biased-mf": "Biased MF",
+    "low-rank-ials": "Low-rank iALS", "biased-mf": "Biased MF", "random": "Random", "content-knn": "Content-kNN",
 }  # fmt: skip
 
 
@@ -71,7 +71,9 @@ class Training:
         """What the row is, for the report's colours."""
         if self.kind == "popularity":
             return "popularity"
-        if self.kind in ("ease", "slim", "item-knn", "sparse-ease"):
+        if self.kind == "random":
+            return "other"
+        if self.kind in ("ease", "slim", "item-knn", "sparse-ease", "content-knn"):
             return "item-item"
         if self.kind == "low-rank-ials":
             return "low-rank"

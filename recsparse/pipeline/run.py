@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from recsparse.config import RunConfig, read_config
 from recsparse.errors import ConfigError
-from recsparse.evaluation import Evaluation, evaluate, few_shot_curve, split_digest
+from recsparse.evaluation import Evaluation, split_digest
 from recsparse.files import atomic_directory
 from recsparse.interactions import ITEM, USER, Interactions, Split, build, read, read_split, split
 from recsparse.interactions import write_split as save_split
@@ -20,6 +20,7 @@ from recsparse.interactions.store import write_table
 from recsparse.models import Recommender
 from recsparse.models.factors import ITEM_TABLE
 from recsparse.pipeline import results as describe
+from recsparse.pipeline.measure import RowEvaluations, measure
 from recsparse.pipeline.plan import Entry, Plan
 from recsparse.pipeline.rows import trainings
 from recsparse.pipeline.sources import Files, find_files, is_here
@@ -161,19 +162,15 @@ class Run:
         return Plan.of(self.config, self.trainings, self.directory, files.digest if files else "not here yet")
 
     def _measure(self, entry: Entry, directory: Path) -> None:
-        wanted, model, test = self.config.evaluation, Recommender.load(entry.model.directory), self.parts.test
-        named = {"name": entry.label, "seed": wanted.seed}
-        evaluate(model, test, wanted.metrics, **named).save(directory / "test.parquet")  # type: ignore[arg-type]
-        for k, found in few_shot_curve(model, test, wanted.few_shot, [wanted.headline], **named).items():  # type: ignore[arg-type]
-            found.save(directory / f"history-{k}.parquet")
+        model = Recommender.load(entry.model.directory)
+        measure(model, self.parts, self.config.evaluation, entry.label).save(directory)
 
     def _results(self, plan: Plan, files: Files, command: str) -> Results:
         wanted, rows, evaluations = self.config.evaluation, list[Row](), dict[str, Evaluation]()
         for entry in plan.entries:
-            place = entry.evaluation.directory
-            evaluations[entry.label] = Evaluation.load(place / "test.parquet")
-            curve = {k: Evaluation.load(place / f"history-{k}.parquet") for k in wanted.few_shot}
-            rows.append(describe.row_of(entry, evaluations[entry.label], curve))
+            measured = RowEvaluations.load(entry.evaluation.directory)
+            evaluations[entry.label] = measured.test
+            rows.append(describe.row_of(entry, measured))
         results = Results(
             run=self.config.name,
             created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -52,7 +52,7 @@ def complete(
     for row in results.rows:
         model = load(row.label)
         found: dict[str, Any] = effects(model, split.test, evaluations[row.label], dense=beside, k=k)
-        found["cold_items"] = found["item_groups"].get("unseen", {})
+        found["cold_items"] = row.cold_items or found["item_groups"].get("unseen", {})
         if isinstance(model, FactorModel) and row.bytes_total:
             found["pruned_items"] = _pruned_items(model, split, results.headline)
             if file_of is not None:

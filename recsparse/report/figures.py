@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 
+_Curve = tuple[Row, str, dict[int, Measured]]
+"""A row for its colour, the curve's name, and its points."""
+
+
 def frontier_figure(results: Results, metric: str | None = None) -> "Figure":
     """Bytes per item (log) against quality: what every byte saved has cost.
 
@@ -56,21 +60,31 @@ def frontier_figure(results: Results, metric: str | None = None) -> "Figure":
 def few_shot_figure(results: Results, metric: str | None = None, labels: list[str] | None = None) -> "Figure":
     """Quality against the number of history items, the same users at every length.
 
-    By default of the chosen table, the best dense one, the dense one of equal bytes, and the models without a table.
+    By default of the chosen table, the best dense one, the dense one of equal bytes, the models without a table, and
+    the best that knows users' features: that by both, by the history alone, and by the features alone, a level line.
     """
     metric = metric or results.headline
-    curves = [
-        (row, {point.history: point.metrics[metric] for point in row.few_shot if metric in point.metrics})
-        for row in _protagonists(results, labels)
-    ]
+    rows = _protagonists(results, labels)
+    knowing = [row for row in results.rows if any(metric in point.fold_in for point in row.few_shot)]
+    if labels is None and knowing:
+        rows.append(max(knowing, key=lambda row: row.metrics[metric].mean))
+    curves: list[_Curve] = []
+    for row in {row.label: row for row in rows}.values():
+        both = {point.history: point.metrics[metric] for point in row.few_shot if metric in point.metrics}
+        alone = {point.history: point.fold_in[metric] for point in row.few_shot if metric in point.fold_in}
+        curves.append((row, row.label, both))
+        if alone:
+            curves.append((row, f"{row.label}, history alone", alone))
+            if 0 in both:
+                curves.append((row, f"{row.label}, features alone", dict.fromkeys(both, both[0])))
     return _curves(curves, metric, "history items known of a user")
 
 
 def warm_up_figure(results: Results, metric: str | None = None) -> "Figure":
     """Quality for new items against the interactions each has gathered, of every row for which the run measured it."""
     metric = metric or results.headline
-    curves = [
-        (row, {point.gathered: point.metrics[metric] for point in row.warm_up if metric in point.metrics})
+    curves: list[_Curve] = [
+        (row, row.label, {point.gathered: point.metrics[metric] for point in row.warm_up if metric in point.metrics})
         for row in results.rows
     ]
     return _curves(curves, metric, "interactions a new item has gathered")
@@ -189,17 +203,17 @@ def _protagonists(results: Results, labels: list[str] | None = None) -> list[Row
     return list({row.label: row for row in [*rows, smallest, *others]}.values())
 
 
-def _curves(curves: list[tuple[Row, dict[int, Measured]]], metric: str, x_title: str) -> "Figure":
+def _curves(curves: list[_Curve], metric: str, x_title: str) -> "Figure":
     """A line a row over whole numbers, evenly spaced; rows without a point are left out."""
     figure = _figure(f"{metric_name(metric)} (test)", x_title)
     drawn: list[Row] = []
-    for row, points in curves:
+    for row, name, points in curves:
         if not points:
             continue
         at = sorted(points)
         colour = LIGHT[row.family]
         figure.add_scatter(
-            x=[str(number) for number in at], y=[points[number].mean for number in at], name=safe(row.label),
+            x=[str(number) for number in at], y=[points[number].mean for number in at], name=safe(name),
             mode="lines+markers", error_y=_error_bars([points[number] for number in at], colour),
             line={"color": colour, "width": 2.5, "dash": _dash(drawn, row)},
             marker={"color": colour, "size": 9, "symbol": _symbol(row)},
@@ -207,7 +221,7 @@ def _curves(curves: list[tuple[Row, dict[int, Measured]]], metric: str, x_title:
             hovertemplate="%{customdata}<extra>%{fullData.name}</extra>",
         )  # fmt: skip
         drawn.append(row)
-    every = sorted({number for _, points in curves for number in points})
+    every = sorted({number for _, _, points in curves for number in points})
     figure.update_xaxes(type="category", categoryorder="array", categoryarray=[str(number) for number in every])
     return figure
 

@@ -81,6 +81,9 @@ class FewShotPoint(_Part):
     history: int = Field(ge=0)
     users_with_as_many: int | None = Field(default=None, description="users who had so many; the rest have fewer")
     metrics: dict[str, Measured]
+    fold_in: dict[str, Measured] = Field(
+        default={}, description="by the history alone, of models that know users' features"
+    )
 
 
 class WarmUpPoint(_Part):
@@ -131,7 +134,9 @@ class Row(_Part):
     few_shot: list[FewShotPoint] = []
     item_groups: dict[str, dict[str, Measured]] = Field(default={}, description="head, torso, tail: metrics of each")
     user_groups: dict[str, dict[str, Measured]] = Field(default={}, description="activity groups: metrics of each")
-    cold_items: dict[str, Measured] = Field(default={}, description="items without interactions in training")
+    cold_items: dict[str, Measured] = Field(
+        default={}, description="items without interactions in training; of the protocol cold-items among themselves"
+    )
     warm_up: list[WarmUpPoint] = Field(default=[], description="the same items as they gather interactions")
     pruned_items: dict[str, dict[str, Measured]] = Field(
         default={}, description="fallback -> metrics on targets whose rows were pruned"

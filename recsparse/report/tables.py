@@ -51,7 +51,8 @@ def extra_tables(results: Results) -> list[Extra]:
     cold = _table(
         results,
         "Cold items",
-        "Targets among items that no training user has, reached through features or a fallback only.",
+        "Targets among items that no training user has, reached through features or a fallback only"
+        + ("; here these items are ranked among themselves." if results.split.protocol == "cold-items" else "."),
         {metric_name(name): _cold(name) for row in results.rows for name in row.cold_items},
     )
     pruned = _table(
