@@ -64,10 +64,11 @@ def train(training: Training, split: Split, config: RunConfig, directories: dict
         packed = model.repack(value_type) if isinstance(model, FactorModel) else model
         took = time.perf_counter() - began
         packed.save(directory, overwrite=True)
-        summaries = _validate(packed, split, config.evaluation.metrics).summaries
+        validated = _validate(packed, split, config.evaluation.metrics)
+        validated.save(directory / "validation.parquet")
         about = {
             **cost,
-            "validation": {metric: summary.to_dict() for metric, summary in summaries.items()},
+            "validation": {metric: summary.to_dict() for metric, summary in validated.summaries.items()},
             "convert_seconds": took,
         }
         with atomic_file(directory / _ABOUT) as partial:

@@ -6,7 +6,7 @@ from typing import Any
 
 from recsparse.errors import DataError
 from recsparse.evaluation.evaluate import Evaluation
-from recsparse.evaluation.fallbacks import evaluate_fallbacks
+from recsparse.evaluation.fallbacks import Compared, evaluate_fallbacks, evaluate_pruned_users
 from recsparse.interactions.split import Split
 from recsparse.models.base import Recommender
 from recsparse.models.factors import FactorModel
@@ -45,7 +45,8 @@ def complete(
     Returns:
         New results; what was measured already (fit seconds, memory) is kept.
     """
-    dense = load(choose(results).reference.label)
+    choice = choose(results)
+    shown, dense = (choice.row.label, choice.reference.label), load(choice.reference.label)
     reference = dense if isinstance(dense, FactorModel) else None
     beside = None if reference is None else DenseReference.of(reference, split.test, k)
     rows = []
@@ -55,6 +56,8 @@ def complete(
         found["cold_items"] = row.cold_items or found["item_groups"].get("unseen", {})
         if isinstance(model, FactorModel) and row.bytes_total:
             found["pruned_items"] = _pruned_items(model, split, results.headline)
+            if row.label in shown:
+                found["pruned_users"] = _by_fallback(evaluate_pruned_users(model, split.test, [results.headline]))
             if file_of is not None:
                 found["cost"] = _merged(row.cost, measure_costs(model, file_of(row.label), split.test.history, k=k))
         rows.append(row.model_copy(update=found))
@@ -82,6 +85,10 @@ def _pruned_items(model: FactorModel, split: Split, metric: str) -> dict[str, di
         found = evaluate_fallbacks(model, split.test, metrics=[metric])
     except DataError:  # nothing was pruned
         return {}
+    return _by_fallback(found)
+
+
+def _by_fallback(found: Compared) -> dict[str, dict[str, Measured]]:
     return {
         fallback: {name: Measured.of(summary) for name, summary in groups["pruned"].items()}
         for fallback, (_, groups) in found.items()

@@ -141,6 +141,11 @@ class Row(_Part):
     pruned_items: dict[str, dict[str, Measured]] = Field(
         default={}, description="fallback -> metrics on targets whose rows were pruned"
     )
+    pruned_users: dict[str, dict[str, Measured]] = Field(
+        default={},
+        description="fallback -> metrics on the half of the test users with the shortest histories, had a "
+        "user table lost their rows; of the table to ship and the best dense one",
+    )
     beyond: dict[str, Number] = Field(default={}, description="coverage, Gini, novelty, ... of the recommended lists")
     cost: Cost = Cost()
     seeds: int = Field(default=1, ge=1, description="trainings pooled in these figures")

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from recsparse.report.results import Latency, Measured, Results, Row
 from recsparse.report.words import human_bytes, metric_name, number, percent
@@ -59,11 +60,17 @@ def extra_tables(results: Results) -> list[Extra]:
         results,
         "Pruned items",
         f"{metric_name(results.headline)} of targets whose rows were pruned, by what their ids return instead.",
-        {f"fallback {name}": _pruned(name, results.headline) for row in results.rows for name in row.pruned_items},
+        {name: _pruned("items", name, results.headline) for row in results.rows for name in row.pruned_items},
     )
-    if pruned is not None:
-        pruned = replace(pruned, always=True)
-    return [table for table in (costs, beyond, cold, pruned) if table is not None]
+    users = _table(
+        results,
+        "Pruned users",
+        f"{metric_name(results.headline)} of the half of the test users with the shortest histories: by their own "
+        "vector, and by what answers for them in a user table that lost their rows.",
+        {name: _pruned("users", name, results.headline) for row in results.rows for name in row.pruned_users},
+    )
+    always = [replace(table, always=True) for table in (pruned, users) if table is not None]
+    return [*(table for table in (costs, beyond, cold) if table is not None), *always]
 
 
 def _calls(results: Results) -> str:
@@ -105,8 +112,12 @@ def _cold(metric: str) -> Callable[[Row], Cell]:
     return lambda row: _measured(row.cold_items.get(metric))
 
 
-def _pruned(fallback: str, metric: str) -> Callable[[Row], Cell]:
-    return lambda row: _measured(row.pruned_items.get(fallback, {}).get(metric))
+def _pruned(what: Literal["items", "users"], fallback: str, metric: str) -> Callable[[Row], Cell]:
+    def cell(row: Row) -> Cell:
+        by_fallback = row.pruned_items if what == "items" else row.pruned_users
+        return _measured(by_fallback.get(fallback, {}).get(metric))
+
+    return cell
 
 
 def _measured(measured: Measured | None) -> Cell:

@@ -74,6 +74,7 @@ def verdict(results: Results, choice: Choice) -> tuple[str, list[str]]:
         return f"Ship {row.label}", [
             f"No smaller table is within {percent(results.max_loss)} of its {metric}. It takes {size} and reaches "
             f"{interval(row.metrics[results.headline])}.",
+            *filter(None, [_without_table(results, row)]),
             _basis(results, choice),
         ]
     sentences = [
@@ -83,7 +84,21 @@ def verdict(results: Results, choice: Choice) -> tuple[str, list[str]]:
         _against_rival(results, choice, metric),
         _basis(results, choice),
     ]
+    sentences.insert(-1, _without_table(results, row))
     return f"Ship {row.label}", [sentence for sentence in sentences if sentence]
+
+
+def _without_table(results: Results, row: Row) -> str:
+    """What does better and needs no table at all."""
+    ours = row.metrics[results.headline].mean
+    better = [other for other in results.rows if not other.bytes_total and other.metrics[results.headline].mean > ours]
+    if not better:
+        return ""
+    best = max(better, key=lambda other: other.metrics[results.headline].mean)
+    reached = f"{best.label}, which has no table, reaches {interval(best.metrics[results.headline])}"
+    if best.family == "popularity":
+        return f"Think again: {reached}, more than what ships. No table here earns its bytes."
+    return f"{reached}."
 
 
 def _cost(results: Results, row: Row, reference: Row, metric: str) -> str:

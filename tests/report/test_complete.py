@@ -12,7 +12,7 @@ from recsparse.models.base import Recommender
 from recsparse.models.ials import IALS
 from recsparse.models.popularity import Popularity
 from recsparse.report import write_report
-from recsparse.report.choice import comparisons
+from recsparse.report.choice import choose, comparisons
 from recsparse.report.complete import complete
 from recsparse.report.results import Cost, Dataset, Measured, Results, Row, SplitInfo
 
@@ -73,7 +73,12 @@ def test_one_call_makes_the_effect_report(run, tmp_path):
         assert row.beyond["coverage@5"] > 0
         assert row.cost.fit_seconds == 0.5
         assert (row.cost.lookup is not None) == bool(row.bytes_total)
-    assert set(whole.row("rows").pruned_items) == {"zero", "mean"}
+    assert set(whole.row("rows").pruned_items) == {"zero", "mean", "group-mean", "hash", "features"}
+    shown = {row.label for row in whole.rows if row.pruned_users}
+    assert shown == {choose(whole).row.label, "dense"}
+    users = whole.row("dense").pruned_users
+    assert set(users) == {"own", "popularity", "zero", "mean", "group-mean", "hash"}
+    assert users["own"]["ndcg@10"].mean > max(one["ndcg@10"].mean for name, one in users.items() if name != "own")
     assert whole.row("dense").pruned_items == {}
     assert whole.row("dense").beyond["overlap with dense@5"] == 1.0
     whole.write(tmp_path / "results.json")

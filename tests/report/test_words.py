@@ -34,7 +34,8 @@ def test_the_verdict_says_size_cost_rival_and_basis(results):
     assert "from 0.406 to 0.401 (−1.4 %); user by user −0.0055 [" in sentences[1]
     assert "dense d16 int8" in sentences[2]
     assert "is better" in sentences[2]
-    assert "chosen on 100 validation users; all figures are of 300 test users" in sentences[3]
+    assert sentences[3] == "EASE, which has no table, reaches 0.411 [0.395, 0.427]."
+    assert "chosen on 100 validation users; all figures are of 300 test users" in sentences[-1]
 
 
 def test_the_verdict_admits_that_sparsity_does_not_pay(results):
@@ -62,3 +63,12 @@ def test_markdown_has_every_row_and_claim(results):
     assert text.count("\n| ") == len(results.rows) + 1 + len(results.claims) + 1
     assert "**sparse d128, 12 kept, int8**" in text
     assert "| **does not hold** |" in text
+
+
+def test_popularity_above_the_choice_is_said(results):
+    rows = list(results.rows)
+    best = rows[0].metrics | {"ndcg@20": rows[0].metrics["ndcg@20"].model_copy(update={"mean": 0.5})}
+    rows[0] = rows[0].model_copy(update={"metrics": best})
+    changed = results.model_copy(update={"rows": rows})
+    said = verdict(changed, choose(changed))[1]
+    assert any("popularity, which has no table, reaches 0.500" in one and "earns its bytes" in one for one in said)
