@@ -8,10 +8,10 @@ PYTEST_FLAGS ?= -n auto --maxprocesses=4 --dist loadgroup
 
 # fbgemm-gpu-cpu has Linux wheels only: elsewhere the sharded training is left out, and its tests skip.
 ifeq ($(shell uname -s),Linux)
-EXTRAS := approximate,dev,docs,notebooks,spark,torchrec,tune
+EXTRAS := approximate,dev,docs,notebooks,spark,torchrec,tracking,tune
 STAND_IN := ./packaging/fbgemm-gpu
 else
-EXTRAS := approximate,dev,docs,notebooks,spark,tune
+EXTRAS := approximate,dev,docs,notebooks,spark,tracking,tune
 endif
 
 # Spark's workers start `python3` unless they are told.

@@ -115,6 +115,15 @@ class Recommendations(Spec):
     top: PositiveInt = 20
 
 
+class Tracking(Spec):
+    """Where every row of the results is kept as well, for those who have a place for them (extra ``tracking``)."""
+
+    mlflow: str | None = None
+    """The store: ``sqlite:///mlflow.db``, or a server's address; the run's name is the experiment's."""
+    tensorboard: Path | None = None
+    """A directory of event files, a directory a row below it."""
+
+
 class RunConfig(Spec):
     """A pipeline file.
 
@@ -132,6 +141,7 @@ class RunConfig(Spec):
     models: Annotated[list[ModelSpec], Field(min_length=1)]
     evaluation: Evaluation = Evaluation()
     recommendations: Recommendations = Recommendations()
+    tracking: Tracking = Tracking()
 
     @model_validator(mode="after")
     def _new_items_to_warm_up(self) -> Self:

@@ -34,6 +34,7 @@ class Plan:
     split: Stage
     entries: tuple[Entry, ...]
     report: Stage
+    track: Stage | None
 
     @classmethod
     def of(cls, config: RunConfig, trainings: list[Training], directory: Path, data: str) -> Self:
@@ -59,7 +60,9 @@ class Plan:
         top = config.recommendations.top
         rows = [entry.evaluation.digest for entry in entries]
         report = Stage("report", directory, digest_of(rows, config.name, top))
-        return cls(directory, top, build, split, tuple(entries), report)
+        told = config.tracking.model_dump(mode="json", exclude_none=True)
+        track = Stage("track", directory / "tracking", digest_of(report.digest, told)) if told else None
+        return cls(directory, top, build, split, tuple(entries), report, track)
 
     def recommend(self, entry: Entry) -> Stage:
         """Recommendations with the table of a row."""

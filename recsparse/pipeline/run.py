@@ -25,6 +25,7 @@ from recsparse.pipeline.plan import Entry, Plan
 from recsparse.pipeline.rows import trainings
 from recsparse.pipeline.sources import Files, find_files, is_here
 from recsparse.pipeline.stages import Stage, alone
+from recsparse.pipeline.track import check_installed, track
 from recsparse.pipeline.train import train
 from recsparse.report import Results, choose, comparisons, complete, read_results, write_report
 from recsparse.report.results import Row
@@ -35,7 +36,7 @@ class Run:
     """A pipeline file and its directory; each stage leaves its result there and is skipped while that is up to date.
 
     Raises:
-        ConfigError: a model has no such setting, or two rows would have one name.
+        ConfigError: a model has no such setting, two rows would have one name, or a tracker is not installed.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Run:
         self.directory = Path(directory or config.directory)
         self.tell = progress or silent
         self.trainings = trainings(config, where)
+        check_installed(config.tracking)
 
     @classmethod
     def read(cls, file: Path, *, directory: Path | None = None) -> Self:
@@ -64,7 +66,8 @@ class Run:
         if done:
             shipped = plan.entry(choose(read_results(self.directory / "results.json")).row.label)
             last = [plan.recommend(shipped), plan.audit(shipped)]
-        return [(stage, stage.is_done()) for stage in [*fetch, *plan.before_report(), *last, plan.report]]
+        stages = [*fetch, *plan.before_report(), *last, plan.report, *([plan.track] if plan.track else [])]
+        return [(stage, stage.is_done()) for stage in stages]
 
     def __call__(self, command: str = "") -> Results:
         """Run every stage that is not up to date; the results are what the report shows."""
@@ -86,6 +89,11 @@ class Run:
                 with plan.report.work():
                     results.write(self.directory / "results.json")
                     write_report(results, self.directory / "report.html")
+            if plan.track is not None and not plan.track.is_done():
+                self.tell("track", 0, None)
+                plan.track.directory.mkdir(exist_ok=True)
+                with plan.track.work():
+                    track(results, self.config.tracking, shipped.label)
         return results
 
     def build(self, stage: Stage, files: Files) -> None:
