@@ -12,7 +12,7 @@ from recsparse.cli import main
 from recsparse.pipeline import Run
 
 ROOT = Path(__file__).parents[2]
-OF_OTHERS = {"scoring.md", "distributed.md"}  # their snippets stand in a context of models and machines
+OF_OTHERS = {"distributed.md"}  # its snippets stand in a context of machines
 PAGES = [page for page in sorted((ROOT / "docs").glob("*.md")) if page.name not in OF_OTHERS]
 
 SMALL = """

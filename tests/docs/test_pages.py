@@ -25,6 +25,13 @@ def test_every_figure_of_the_frontier_was_measured() -> None:
         assert row["metrics"]["ndcg@20"]["mean"] == pytest.approx(float(quality), abs=0.0006), label
 
 
+def test_the_picture_of_the_frontier_is_drawn_from_what_was_measured() -> None:
+    from benchmarks.frontier_picture import MEASURED, PICTURE, draw
+
+    assert PICTURE.read_text() == draw(json.loads(MEASURED.read_text()))
+    assert PICTURE.relative_to(ROOT).as_posix() in (ROOT / "README.md").read_text()
+
+
 def test_every_pipeline_has_its_line() -> None:
     text = (DOCS / "pipelines.md").read_text()
     for file in (ROOT / "pipelines").glob("*.toml"):
