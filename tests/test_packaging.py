@@ -110,6 +110,15 @@ def test_nothing_heavy_is_imported_by_the_package_or_its_doctor() -> None:
     assert not {"torch", "numba", "pandas", "plotly", "pyspark", "torchrec", "sklearn"} & set(done.stdout.split())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("age", ["oldest", "newest"])
+def test_the_wheel_runs_the_quick_start_in_an_empty_environment(age: str) -> None:
+    command = [sys.executable, "packaging/release_check.py", age, "--extras", "approximate,tune"]
+    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("quick_start.py") == 2
+
+
 # Make
 
 
