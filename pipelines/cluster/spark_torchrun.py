@@ -1,6 +1,8 @@
-"""Sharded training on Spark's executors: ``spark-submit pipelines/cluster/spark_torchrun.py settings.json 8``.
+"""Sharded training on Spark's executors, here 8 ranks.
 
-TorchDistributor starts one process a task slot and sets what torchrun would; the settings' data and output must be on a
+    spark-submit pipelines/cluster/spark_torchrun.py split runs/sharded settings.json 8
+
+TorchDistributor starts one process a task slot and sets what torchrun would; the data and the output must be on a
 file system that all executors see. Spark starts all ranks again when a stage fails, and they go on from the checkpoint.
 """
 
@@ -20,9 +22,9 @@ if __name__ == "__main__":
     from pyspark.ml.torch.distributor import TorchDistributor
     from pyspark.sql import SparkSession
 
-    file, ranks = sys.argv[1:]
+    data, output, file, ranks = sys.argv[1:]
     spark = SparkSession.builder.appName("recsparse").getOrCreate()
     TorchDistributor(num_processes=int(ranks), local_mode=False, use_gpu=False).run(
-        run, json.loads(Path(file).read_text())
+        run, {"data": data, "output": output} | json.loads(Path(file).read_text())
     )
     spark.stop()

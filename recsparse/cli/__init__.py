@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from recsparse.cli import data, matrix, models, results, run, score, similar, tune
+from recsparse.cli import data, matrix, models, results, run, score, sharded, similar, tune
 from recsparse.cli.console import AsJson, answer, err, out
 from recsparse.errors import RecsparseError
 
@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[Callable[..., Any], ...]] = {
         matrix.build, matrix.split, tune.tune, models.train, models.evaluate, score.score, similar.score_pairs,
         results.report,
     ),
+    "Before a cluster is paid for": (sharded.plan,),
     "What is there": (models.inspect, similar.similar, results.compare),
 }  # fmt: skip
 NO_SPACE = os.strerror(errno.ENOSPC)

@@ -6,27 +6,48 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table as Lines
 
-from recsparse.cli.console import AsJson, Output, Overwrite, Settings, answer, out, progress, read_settings
+from recsparse.cli.console import AsJson, Output, Overwrite, Settings, answer, out, progress
+from recsparse.cli.sharded import FromFile, all_settings, train_sharded, under_torchrun
 from recsparse.errors import ConfigError
 
 
 def train(
     data: Annotated[Path, typer.Argument(help="A split directory (its training part is used) or a dataset directory.")],
     output: Output,
-    kind: Annotated[str, typer.Option(help="popularity, ease, ials, ...")] = "ials",
+    kind: Annotated[str | None, typer.Option(help="popularity, ease, ials, ...; sharded: mf.  [default: ials]")] = None,
+    file: FromFile = None,
     settings: Settings = None,
+    ranks: Annotated[
+        int | None, typer.Option(min=1, help="Train mf sharded over so many processes, which torchrun starts here.")
+    ] = None,
+    restarts: Annotated[int, typer.Option(min=0, help="With --ranks: how often to go on after a rank died.")] = 3,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Fit one model and save it with its packed table.
 
+    With --ranks N, or started by torchrun on any number of machines, matrix factorisation is trained with its tables
+    sharded over the ranks (torchrec). Settings are then TrainConfig's (docs/distributed.md), training goes on from the
+    last checkpoint in --output, and packed tables come to be there.
+
     Example: recsparse train split -o model --set dim=64 --set recipe.density=0.0625 --set value_type=int8
+
+    Example: recsparse train split -o run --ranks 2 --set dim=64 --set items.recipe.density=0.125
     """
+    params = all_settings(file, settings)
+    if ranks is not None or under_torchrun():
+        if kind not in (None, "mf"):
+            raise ConfigError(f"--kind is {kind}; sharded training knows mf.")
+        if overwrite:
+            raise ConfigError("Sharded training goes on from what --output holds; choose another one, or remove it.")
+        train_sharded(data, output, params, ranks, restarts=restarts, as_json=as_json)
+        return
+    kind = kind or "ials"
     from recsparse.interactions import read
     from recsparse.models.factors import FactorModel
-    from recsparse.pipeline.rows import make, with_settings
+    from recsparse.pipeline.rows import make
 
-    model = make(kind, with_settings({}, read_settings(settings)), "--set")
+    model = make(kind, params, "--set" if file is None else str(file))
     interactions = read(data / "train" if (data / "split.json").exists() else data)
     with progress() as tell:
         tell(f"train {kind}", 0, None)

@@ -1,9 +1,9 @@
-"""Sharded training on torchrec: start it with torchrun, with ``train_on_ranks``, or call ``train`` in one process."""
+"""Sharded training on torchrec: ``recsparse train --ranks N``, ``train_on_ranks``, torchrun, or ``train`` alone."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from recsparse.errors import ConfigError
+from recsparse.distributed.require import require_torchrec
 
 if TYPE_CHECKING:
     from recsparse.distributed.config import Budget, TableSettings, TrainConfig
@@ -41,11 +41,6 @@ def __getattr__(name: str) -> Any:
     """Import on first use: torch and torchrec take seconds, and torchrec may not be installed."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] not in ("torchrec", "fbgemm_gpu"):
-            raise
-        raise ConfigError(
-            f"Sharded training needs {error.name}, which is not installed; `recsparse doctor` says how to get it."
-        ) from error
+    if _HOMES[name] == "run":
+        require_torchrec()
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

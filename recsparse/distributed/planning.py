@@ -4,13 +4,17 @@ While a table trains, pruned *rows* free memory and traffic; pruned *elements an
 on dense rows: they cost a mask of one bit an entry more, and pay when the table is served. The plan says both.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from math import ceil, log2
-from typing import Literal
+from typing import Any, Literal
 
-from recsparse.distributed.config import Budget, Sharding
+from pydantic import BaseModel, ConfigDict, create_model
+
+from recsparse.distributed.config import Budget, Sharding, TrainConfig
+from recsparse.distributed.require import require_torchrec
 from recsparse.errors import BudgetError, ConfigError
 from recsparse.sparsity import Recipe
+from recsparse.validation import validate
 
 LARGEST = 1 << 14
 """Devices up to which the smallest cluster is searched."""
@@ -89,6 +93,33 @@ class PlannedTable:
         return self.recipe.density
 
 
+_FORBID = ConfigDict(extra="forbid")
+_FIELDS: dict[str, Any] = {
+    each.name: (each.type, ... if each.default is MISSING else each.default) for each in fields(PlannedTable)
+}
+_Table: type[BaseModel] = create_model("_Table", __config__=_FORBID, **_FIELDS)
+_TablesFile: type[BaseModel] = create_model("_TablesFile", __config__=_FORBID, tables=(list[_Table], ...))  # type: ignore[valid-type]
+
+
+def read_tables(document: dict[str, Any], where: str) -> list[PlannedTable]:
+    """Check the plain data of tables: ``{"tables": [{"name": "users", "rows": 1000000, "dim": 64}, ...]}``.
+
+    Raises:
+        ConfigError: a key is unknown or missing, or a value impossible; the message names it.
+    """
+    found: Any = validate(_TablesFile, document, where)
+    return [PlannedTable(**{name: getattr(each, name) for name in _FIELDS}) for each in found.tables]
+
+
+def planned_tables(config: TrainConfig, users: int, items: int) -> list[PlannedTable]:
+    """The two tables that ``config`` trains on so many users and items."""
+    sides = (("user_table", users, config.users, 1.0), ("item_table", items, config.items, 1.0 + config.negatives))
+    return [
+        PlannedTable(name, rows, config.dim, side.sharding, lookups, side.recipe, side.budget)
+        for name, rows, side, lookups in sides
+    ]
+
+
 @dataclass(frozen=True)
 class Layout:
     """How tables lie on devices, or why they cannot.
@@ -123,13 +154,15 @@ class Plan:
     Attributes:
         dense: the tables as they are.
         sparse: the tables after sparsity.
-        served: bytes of the packed tables, float32, by table.
+        served: bytes of the packed tables after sparsity, float32, by table.
+        served_dense: the same of the tables as they are.
         remap_bytes: on every rank.
     """
 
     dense: Layout
     sparse: Layout
     served: dict[str, int]
+    served_dense: dict[str, int]
     remap_bytes: int
 
 
@@ -149,8 +182,9 @@ def plan(
         search: look for the smallest cluster that fits each as well.
 
     Raises:
-        ConfigError: no tables, two of one name, or a dim that is not a multiple of 4.
+        ConfigError: no tables, two of one name, a dim that is not a multiple of 4, or no torchrec.
     """
+    require_torchrec()
     names = [table.name for table in tables]
     if not tables or len(set(names)) != len(names):
         raise ConfigError(f"The tables are {names}; a plan needs at least one, each of another name.")
@@ -163,6 +197,7 @@ def plan(
         _lay_out(dense, world_size, settings, search),
         _lay_out(tables, world_size, settings, search),
         {table.name: table.served_bytes for table in tables},
+        {table.name: table.served_bytes for table in dense},
         sum(table.remap_bytes for table in tables),
     )
 

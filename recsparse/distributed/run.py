@@ -18,7 +18,7 @@ from recsparse.distributed.export import export
 from recsparse.distributed.process import agreed, check_equal, gather, joined, lost_rank_named
 from recsparse.distributed.streams import scan
 from recsparse.distributed.traffic import copy_bytes
-from recsparse.distributed.trainer import ITEMS, USERS, Trainer
+from recsparse.distributed.trainer import ITEMS, USERS, Tell, Trainer
 from recsparse.distributed.validation import validate
 from recsparse.errors import ConfigError
 from recsparse.files import atomic_file
@@ -30,10 +30,11 @@ SUMMARY = "training.json"
 LOSSES = "losses.parquet"
 
 
-def train(config: TrainConfig) -> dict[str, Any]:
+def train(config: TrainConfig, tell: Tell | None = None) -> dict[str, Any]:
     """Train, export and measure; every rank that torchrun started calls it, or one process alone.
 
-    Continues from the last checkpoint in ``config.output`` if there is one of this model.
+    Continues from the last checkpoint in ``config.output`` if there is one of this model. ``tell`` hears how many steps
+    of how many are done.
 
     Returns:
         What ``training.json`` holds: ranks, sharding, samples a second, bytes sent a step, balance, metrics.
@@ -43,10 +44,10 @@ def train(config: TrainConfig) -> dict[str, Any]:
         DataError: on all ranks together, if data, settings or a checkpoint of any rank cannot be used.
     """
     with joined(config.timeout, config.threads) as (rank, world), lost_rank_named():
-        return train_here(config, rank, world)
+        return train_here(config, rank, world, tell)
 
 
-def train_here(config: TrainConfig, rank: int, world: int) -> dict[str, Any]:
+def train_here(config: TrainConfig, rank: int, world: int, tell: Tell | None = None) -> dict[str, Any]:
     """:func:`train` among ranks that have met already."""
     with agreed():
         data = _training_part(config.data)
@@ -65,7 +66,7 @@ def train_here(config: TrainConfig, rank: int, world: int) -> dict[str, Any]:
     if latest is not None:
         position = trainer.resume(checkpoints, config.output / "checkpoints" / latest)
     began = time.perf_counter()
-    trainer.run(checkpoints, position)
+    trainer.run(checkpoints, position, tell)
     summary = _summary(trainer, position, time.perf_counter() - began, world) | {"digest": identity}
     summary["settings"] = config.model_dump(mode="json")
     summary |= _measure(trainer, config, rank, world)

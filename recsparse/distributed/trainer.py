@@ -23,6 +23,7 @@ from recsparse.distributed.traffic import Traffic
 from recsparse.errors import ConfigError, DataError
 
 USERS, ITEMS = "user_table", "item_table"
+Tell = Callable[[int, int], None]
 
 
 @dataclass
@@ -123,8 +124,8 @@ class Trainer:
         by_row[remap[has].long().numpy()] = counts[has.numpy()]
         return by_row
 
-    def run(self, checkpoints: Checkpoints, start: Position) -> None:
-        """Train from a position to the end."""
+    def run(self, checkpoints: Checkpoints, start: Position, tell: Tell | None = None) -> None:
+        """Train from a position to the end; ``tell`` hears how many steps of how many are done."""
         done = start.done
         if done == 0:
             self._prune(0)
@@ -135,6 +136,8 @@ class Trainer:
                 with self.traffic.counted():
                     self.step(self.streams.batch(epoch, step), done)
                 done += 1
+                if tell is not None:
+                    tell(done, self.steps)
                 if (every and done % every == 0) or done == self.steps:
                     last = step + 1 == self.streams.steps
                     position = Position(epoch + 1, 0, done) if last else Position(epoch, step + 1, done)

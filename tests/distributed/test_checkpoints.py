@@ -95,10 +95,10 @@ def test_checkpoints_of_one_to_four_ranks_are_the_same_on_one_to_four(
 
 def torchrun(settings: dict[str, Any], n: int, restarts: int) -> subprocess.Popen[str]:
     file = Path(settings["output"]).with_suffix(".json")
-    file.write_text(json.dumps(settings))
+    file.write_text(json.dumps({name: value for name, value in settings.items() if name not in ("data", "output")}))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n),
-               "--max-restarts", str(restarts), "--monitor-interval", "0.2", "-m", "recsparse.distributed",
-               str(file)]  # fmt: skip
+               "--max-restarts", str(restarts), "--monitor-interval", "0.2", "-m", "recsparse", "train",
+               settings["data"], "-o", settings["output"], "--settings", str(file)]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
 
