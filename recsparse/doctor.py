@@ -306,6 +306,8 @@ def _fbgemm(name: str) -> Check:
     cpu, named = _version("fbgemm-gpu-cpu"), _version("fbgemm-gpu")
     if not cpu and not named:
         advice = f"Only sharded training and the FBGEMM export need it: {_STAND_IN}."
+        if platform.system() != "Linux":
+            advice = "Its wheels are for Linux only; everything but sharded training and the FBGEMM export works here."
         return Check(name, "missing", "not installed", advice)
     if conflict := _fbgemm_conflict():
         return Check(name, "broken", *conflict)
@@ -365,8 +367,8 @@ def _pyspark(name: str) -> Check:
         )
     if _release(version) < (4, 1):
         return Check(name, "warning", version, "`pip install 'recsparse[spark]'`: releases before 4.1 were not tried.")
-    worker = os.environ.get("PYSPARK_PYTHON", "python3")
-    set_it = f"Set PYSPARK_PYTHON={sys.executable}, so that Spark's workers run this Python."
+    worker = os.environ.get("PYSPARK_PYTHON") or sys.executable  # recsparse sets it where nobody else has
+    set_it = f"Unset PYSPARK_PYTHON, or set PYSPARK_PYTHON={sys.executable}: Spark's workers must run this Python."
     program = shutil.which(worker)
     if not program:
         return Check(name, "broken", f"{version}, its workers' Python, {worker}, is not there", set_it)

@@ -265,7 +265,15 @@ def test_spark_workers_must_run_this_python(environment: Environment) -> None:
         assert said.status == status
         assert (status == "ok") != (f"PYSPARK_PYTHON={environment.python}" in said.advice)
     environment.program("python3", "echo 3.9 /usr")
-    assert environment.says()["pyspark"].status == "broken"  # Spark takes python3 when it is not told
+    assert environment.says()["pyspark"].status == "ok"  # the engines tell Spark, which would take python3
+
+
+def test_where_fbgemm_has_no_wheel_none_is_advised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_version", lambda distribution: None)
+    assert "pip install" in doctor._fbgemm("fbgemm-gpu").advice
+    monkeypatch.setattr(doctor.platform, "system", lambda: "Darwin")
+    said = doctor._fbgemm("fbgemm-gpu")
+    assert (said.status, "pip install" in said.advice) == ("missing", False)
 
 
 @pytest.mark.parametrize(
