@@ -150,7 +150,7 @@ def _measure(trainer: Trainer, config: TrainConfig, rank: int, world: int) -> di
         trained = Interactions(sp.csr_array((users.num_rows, items.num_rows), dtype=np.float32), users, items)
         rows = trained.user_rows(holdout.target.user_ids)
     if (rows < 0).any():
-        note = "validation users are not trained on and would be folded in; use `recsparse evaluate` on the model"
+        note = "validation users are not trained on and would be folded in; use `recsparse evaluate` on the output"
         return {"metrics": {}, "metrics_note": note}
     tables = (USERS, ITEMS)
     found = validate(trainer.tables, tables, trainer.contents, holdout, rows, config.metrics, rank=rank, world=world)

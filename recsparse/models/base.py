@@ -307,8 +307,17 @@ class Recommender(BaseEstimator, ABC):  # type: ignore[misc]
 
     @classmethod
     def load(cls, directory: str | Path) -> Self:
-        """Read what :meth:`save` wrote. Called on a subclass it refuses another kind; on the base it takes any."""
+        """Read what :meth:`save` wrote. Called on a subclass it refuses another kind; on the base it takes any.
+
+        The output of a sharded training is read as the ``mf`` that it is.
+        """
         directory = Path(directory)
+        if (directory / "training.json").exists():
+            from recsparse.distributed import load_model  # noqa: PLC0415 (it needs models)
+
+            if not isinstance(sharded := load_model(directory), cls):
+                raise FormatError(f"{directory} holds a sharded mf, not {cls.kind}.")
+            return sharded
         header = _read_header(directory / "model.json")
         try:
             model = cls.of_kind(header["kind"])(**header["params"])

@@ -11,6 +11,7 @@ import pytest
 
 from recsparse.distributed import PlannedTable, plan
 from recsparse.distributed import require as required
+from recsparse.interactions import read_split
 from recsparse.sparsity import Recipe
 
 needs_torchrec = pytest.mark.skipif(find_spec("torchrec") is None, reason="the extra `torchrec` is for Linux")
@@ -81,6 +82,9 @@ def test_train_on_two_ranks(say, parts, tmp_path):
     assert found["ranks"] == 2
     assert "step" in said.err
     assert json.loads((tmp_path / "run" / "training.json").read_text())["loss"] == found["loss"]
+    assert "would be folded in" in found["no metrics"]  # the users of a strong split's holdouts are not trained on
+    said = say("evaluate", tmp_path / "run", parts, "--on", "validation", "--metric", "ndcg@20", "--json")
+    assert json.loads(said.out)["ndcg@20"]["users"] == read_split(parts).validation.target.shape[0]
 
 
 @pytest.mark.slow
