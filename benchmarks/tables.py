@@ -175,6 +175,7 @@ def large(rng: np.random.Generator, repeats: int, directory: str) -> dict[str, A
         opened = time.perf_counter() - start
         times = clock({"lookup": lambda n, mapped=mapped: mapped.lookup(ids[n % 8])}, repeats)["lookup"]
         seconds = _seconds(lambda mapped=mapped: [block[0, 0] for _, block in mapped.blocks()])
+        del mapped  # or the next opening would wait for these pages to be given back
         path.unlink()
         read = table.nbytes / LARGE_ROWS * len(ids[0])
         line = {

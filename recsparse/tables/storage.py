@@ -98,8 +98,8 @@ def load_table(path: str | Path, *, rows: tuple[int, int] | None = None, verify:
         path: the file, or the directory of shards.
         rows: only rows ``rows[0]`` to ``rows[1]``, numbered from 0, for one rank of several, say.
             Other rows are not read.
-        verify: check every byte against the checksums; by default up to 64 MB a file. Lookups in a damaged table that
-            was not verified raise, or return wrong numbers, but never read outside of it.
+        verify: check every byte against the checksums; by default of tables up to 64 MB, all shards together. Lookups
+            in a damaged table that was not verified raise, or return wrong numbers, but never read outside of it.
 
     Raises:
         FormatError: it is missing, truncated, corrupt, not a table, or of a newer version.
@@ -109,6 +109,8 @@ def load_table(path: str | Path, *, rows: tuple[int, int] | None = None, verify:
     if not path.is_dir():
         return _cut(_open(path, verify), rows, path)
     index = _read_index(path / INDEX)
+    if verify is None:  # many small shards may make a table that takes seconds to read
+        verify = index["metadata"]["total_size"] <= VERIFY_UP_TO
     parts: list[tuple[int, Table]] = []
     first = 0
     for name, file in index["weight_map"].items():
@@ -179,6 +181,8 @@ def _read_index(path: Path) -> dict[str, Any]:
         if index["metadata"]["format"] != FORMAT or not index["weight_map"]:
             raise KeyError("format")
         check_version(path, index["metadata"])
+        if not isinstance(index["metadata"]["total_size"], int):
+            raise TypeError("total_size")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FormatError(f"{path} is not the index of a sharded table ({error!r}).") from error
     return index

@@ -35,6 +35,8 @@ def test_the_torch_module_answers_as_the_table(layout, value_type, scales):
     exported = torch.export.export(module, (ids,), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
     torch.testing.assert_close(exported(ids[:3]), table.lookup(ids[:3]))
     torch.testing.assert_close(exported(ids.new_tensor([-1, -1])), table.lookup(torch.tensor([-1, -1])))
+    scripted = torch.jit.script(module)
+    torch.testing.assert_close(scripted(ids), table.lookup(ids))
     back = from_torch(module, scales=scales)
     if scales == "row" or value_type[:3] != "int":  # column scales are fitted anew
         np.testing.assert_allclose(back.lookup(ids.numpy()), table.lookup(ids.numpy()), rtol=1e-5, atol=1e-6)

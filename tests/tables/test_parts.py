@@ -80,6 +80,21 @@ def test_a_changed_byte_is_noticed_on_opening(tmp_path):
             load_table(path)
 
 
+def test_checks_are_left_out_by_the_size_of_all_shards_together(tmp_path, monkeypatch):
+    table = pack(VALUES)
+    save_table(table, tmp_path / "t", shard_bytes=table.nbytes // 4)
+    shard = next((tmp_path / "t").glob("*.safetensors"))
+    noise = bytearray(shard.read_bytes())
+    noise[-1] ^= 16
+    shard.write_bytes(noise)
+    with pytest.raises(FormatError, match="checksum"):
+        load_table(tmp_path / "t")
+    monkeypatch.setattr("recsparse.tables.storage.VERIFY_UP_TO", table.nbytes // 2)
+    load_table(tmp_path / "t")
+    with pytest.raises(FormatError, match="checksum"):
+        load_table(tmp_path / "t", verify=True)
+
+
 @pytest.mark.parametrize("layout", ["rows", "bitmap", "block", "csr", "combination"])
 def test_a_damaged_table_opened_without_checks_never_reads_outside(tmp_path, layout):
     path = tmp_path / "t"

@@ -1,14 +1,20 @@
 """Files: exact bytes, whole or not at all, and what is refused."""
 
 import json
+import os
+import signal
 import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors import safe_open
 
 from recsparse.errors import FormatError
-from recsparse.tables import LAYOUTS, Mask, load_table, pack, save_table
+from recsparse.tables import LAYOUTS, Mask, ShardedTable, load_table, pack, save_table
 from recsparse.tables.storage import read_tensors
 
 
@@ -102,3 +108,67 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, values, monkeypatch):
         save_table(pack(values * 2), path)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["t.safetensors"]
+
+
+WRITER = """
+import sys
+import numpy as np
+from recsparse.tables import pack, save_table
+tables = [pack(np.full((400_000, 16), value, dtype=np.float32), layout="dense") for value in (1, 2)]
+print("ready", flush=True)
+while True:
+    for table in tables:
+        save_table(table, sys.argv[1])
+"""
+
+
+def test_a_kill_in_the_middle_of_a_write_leaves_a_whole_table(tmp_path):
+    path = tmp_path / "t.safetensors"
+    save_table(pack(np.full((400_000, 16), 1, dtype=np.float32), layout="dense"), path)
+    halfway = 0
+    for number in range(3):
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE)
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"ready\n"
+        before = set(tmp_path.glob(".*"))
+        deadline = time.monotonic() + 20
+        while not (set(tmp_path.glob(".*")) - before) and time.monotonic() < deadline:
+            pass
+        time.sleep(0.01 * number)
+        writer.send_signal(signal.SIGKILL)
+        writer.wait()
+        writer.stdout.close()
+        halfway += bool(set(tmp_path.glob(".*")) - before)
+        table = load_table(path, verify=True)
+        assert set(np.unique(table.dense_rows(0, 400_000))) in ({1.0}, {2.0})
+    assert halfway  # some were killed while they wrote
+
+
+def resident(path):
+    """Bytes of a file's pages that this process has mapped in."""
+    total, inside = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split(" ")[0]:
+            inside = line.endswith(path.name) or f"/{path.name}/" in line
+        elif inside and line.startswith("Rss:"):
+            total += int(line.split()[1]) * 1024
+    return total
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/proc/self/smaps"), reason="Linux tells which pages are mapped in")
+def test_opening_and_looking_up_touch_few_pages_of_a_large_sharded_table(tmp_path):
+    rng = np.random.default_rng(0)
+    dense = rng.standard_normal((100_000, 64)).astype(np.float32)
+    shard = pack(dense, np.abs(dense) > 1, layout="csr")
+    path = tmp_path / "large-table"
+    save_table(ShardedTable((shard,) * 40), path)
+    start = time.perf_counter()
+    table = load_table(path)
+    opened = time.perf_counter() - start
+    assert table.nbytes > 350_000_000
+    assert opened < 1
+    assert resident(path) < 0.05 * table.nbytes
+    ids = rng.integers(0, len(table), 20)
+    np.testing.assert_array_equal(table.lookup(ids), np.where(np.abs(dense) > 1, dense, 0)[ids % 100_000])
+    assert resident(path) < 0.2 * table.nbytes
