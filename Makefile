@@ -17,7 +17,7 @@ endif
 # Spark's workers start `python3` unless they are told.
 export PYSPARK_PYTHON ?= $(abspath $(RUN))
 
-.PHONY: help demo test test-slow test-spark lint format constraints wheel release-check clean
+.PHONY: help demo test test-slow test-spark lint format constraints wheel release-check docs clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -48,6 +48,10 @@ wheel: $(VENV)/.installed-dev ## the distributions, into dist
 
 release-check: $(VENV)/.installed-dev ## the wheel in empty environments, oldest and newest dependencies, with the quick start
 	$(RUN) packaging/release_check.py
+
+docs: $(VENV)/.installed-dev ## the pages, with every notebook run at full size, into site
+	$(RUN) docs/render.py
+	$(RUN) -m mkdocs build --strict
 
 constraints: $(VENV)/.installed-dev ## write the versions that are installed now, after the tests passed with them
 	$(RUN) -m pip list --format=freeze --exclude-editable --exclude pip --exclude setuptools \
