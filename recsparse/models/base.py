@@ -312,7 +312,7 @@ class Recommender(BaseEstimator, ABC):  # type: ignore[misc]
         The output of a sharded training is read as the ``mf`` that it is.
         """
         directory = Path(directory)
-        if (directory / "training.json").exists():
+        if not (directory / "model.json").exists() and (directory / "training.json").exists():
             from recsparse.distributed import load_model  # noqa: PLC0415 (it needs models)
 
             if not isinstance(sharded := load_model(directory), cls):
