@@ -76,8 +76,6 @@ class TableSettings(_Settings):
         for part, known in (("schedule", ("oneshot", "gradual", "dynamic")), ("allocation", ("global", "uniform"))):
             if self.recipe is not None and (kind := getattr(self.recipe, part).kind) not in known:
                 raise ValueError(f"{part} {kind} works on one machine; a sharded table knows {', '.join(known)}")
-        if self.recipe is not None and self.recipe.schedule.kind == "gradual" and self.recipe.schedule.restarts:
-            raise ValueError("a gradual schedule with restarts works on one machine; leave restarts at 0")
         if self.recipe is not None and self.recipe.density is None:
             raise ValueError("a sharded table is pruned to a density; give density instead of bytes")
         if self.recipe is not None and self.recipe.criterion.kind not in ("magnitude", "frequency"):

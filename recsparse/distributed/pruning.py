@@ -20,9 +20,9 @@ Floats = npt.NDArray[np.float64]
 class ShardedPruner:
     """Keeps one sharded table to a recipe, as :class:`recsparse.sparsity.Pruner` does on one machine.
 
-    Masks are what :class:`recsparse.sparsity.Recipe` decides on the whole table, ties included. Where the schedule
-    never brings anything back, a row of which nothing is left is absent: its ids are answered by the fallback where
-    they are asked for, and it is not sent.
+    Masks are what :class:`recsparse.sparsity.Recipe` decides on the whole table, ties included. Unless the schedule
+    is dynamic, a row of which nothing is left is absent until a restart brings it back: its ids are answered by the
+    fallback where they are asked for, and it is not sent.
 
     A dynamic schedule grows where the loss pulls most. The optimiser steps pruned entries as well, from zero; what it
     wrote there is summed over the steps since the last decision before it is wiped, and is the pull.
@@ -35,7 +35,7 @@ class ShardedPruner:
     """
 
     def __init__(self, tables: ShardedTables, table: str, recipe: Recipe, rows: Rows) -> None:
-        self.recipe, self._rows = recipe, rows
+        self.recipe, self._rows, self._home = recipe, rows, rows.remap
         spec = tables.specs[table]
         self.shape = (spec.rows, spec.dim)
         self.shards: list[Shard] = tables.shards[table]
@@ -107,10 +107,13 @@ class ShardedPruner:
             stored[shard.place.row : shard.place.row + shard.place.rows] += alive
         if self._add is over_ranks:
             total(stored)
+        if self.dynamic:
+            return
         absent = stored == 0
-        if absent.any() and not self.dynamic:
-            remap = torch.arange(self._rows.n_ids) if self._rows.remap is None else self._rows.remap.long()
-            remap[(remap < 0) | absent[remap.clamp(min=0)]] = -1
+        self._rows.remap = self._home  # a restart brings rows back
+        if absent.any():
+            remap = torch.arange(self._rows.n_ids) if self._home is None else self._home.long()
+            remap[absent[remap]] = -1
             self._rows.remap = narrow(remap, self.shape[0])
 
     def after_step(self) -> None:

@@ -52,6 +52,8 @@ def joined_up(shards: list[Shard], shape: tuple[int, int]) -> np.ndarray:
         {"granularity": "row"},
         {"granularity": "row", "criterion": "frequency"},
         {"granularity": "element", "schedule": "dynamic"},
+        {"granularity": "row", "schedule": GRADUAL | {"restarts": 1}},
+        {"granularity": "element", "schedule": GRADUAL | {"restarts": 1}},
     ],
 )
 def test_shards_are_pruned_as_the_whole(settings: dict[str, Any], columns_cut: bool) -> None:
