@@ -1,13 +1,13 @@
 """Sharded training on Spark's executors, here 8 ranks.
 
-    spark-submit pipelines/cluster/spark_torchrun.py split runs/sharded settings.json 8
+    spark-submit pipelines/cluster/spark_torchrun.py split runs/sharded sharded.toml 8
 
 TorchDistributor starts one process a task slot and sets what torchrun would; the data and the output must be on a
 file system that all executors see. Spark starts all ranks again when a stage fails, and they go on from the checkpoint.
 """
 
-import json
 import sys
+import tomllib
 from pathlib import Path
 
 
@@ -25,6 +25,6 @@ if __name__ == "__main__":
     data, output, file, ranks = sys.argv[1:]
     spark = SparkSession.builder.appName("recsparse").getOrCreate()
     TorchDistributor(num_processes=int(ranks), local_mode=False, use_gpu=False).run(
-        run, {"data": data, "output": output} | json.loads(Path(file).read_text())
+        run, {"data": data, "output": output} | tomllib.loads(Path(file).read_text())
     )
     spark.stop()

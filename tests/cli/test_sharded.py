@@ -7,15 +7,18 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from recsparse.distributed import PlannedTable, plan
 from recsparse.distributed import require as required
 from recsparse.interactions import read_split
 from recsparse.sparsity import Recipe
+from recsparse.tables import load_table
 
 needs_torchrec = pytest.mark.skipif(find_spec("torchrec") is None, reason="the extra `torchrec` is for Linux")
 ROWS = '{"density": 0.1, "granularity": "row"}'
+SHARDED = Path(__file__).parents[2] / "pipelines" / "cluster" / "sharded.toml"
 SMALL = ("--set", "dim=8", "--set", "epochs=2", "--set", "batch_size=64", "--set", "streams=4")
 
 
@@ -75,11 +78,15 @@ def test_sharded_training_refuses_before_anything_starts(refused, parts, tmp_pat
 
 
 @needs_torchrec
-def test_train_on_two_ranks(say, parts, tmp_path):
-    said = say("train", parts, "-o", tmp_path / "run", "--ranks", 2, *SMALL, "--json")
+def test_train_on_two_ranks_by_the_file_to_copy(say, parts, tmp_path):
+    words = ("train", parts, "-o", tmp_path / "run", "--ranks", 2, "--settings", SHARDED)
+    said = say(*words, *SMALL, "--set", "items.recipe.density=0.25", "--json")
     assert said.code == 0, said.err
     found = json.loads(said.out)
     assert found["ranks"] == 2
+    items = load_table(tmp_path / "run" / "item_table")
+    assert items.value_type == "int8"
+    assert np.count_nonzero(items.to_dense()) <= 0.25 * items.shape[0] * 8
     assert "step" in said.err
     assert json.loads((tmp_path / "run" / "training.json").read_text())["loss"] == found["loss"]
     assert "would be folded in" in found["no metrics"]  # the users of a strong split's holdouts are not trained on
