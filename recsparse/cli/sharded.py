@@ -3,6 +3,7 @@
 import json
 import os
 import tomllib
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -138,7 +139,7 @@ def plan(
             optimiser=config.optimiser, batch_size=config.batch_size,
         )  # fmt: skip
     if as_json:
-        answer(_values(found), as_json, "")
+        answer(asdict(found), as_json, "")
         return
     out.print(_lines(found, f"{len(asked)} tables on {world_size} {device} devices of {device_memory}"))
     for name, layout in (("dense", found.dense), ("sparse", found.sparse)):
@@ -147,8 +148,6 @@ def plan(
 
 
 def _with_recipe(asked: "list[PlannedTable]", text: str | None) -> "list[PlannedTable]":
-    from dataclasses import replace
-
     from recsparse.sparsity import Recipe
 
     if text is None:
@@ -163,13 +162,9 @@ def _with_recipe(asked: "list[PlannedTable]", text: str | None) -> "list[Planned
     return [table if table.recipe or table.budget else replace(table, recipe=recipe) for table in asked]
 
 
-def _values(found: "Plan") -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(found)
-
-
 def _lines(found: "Plan", title: str) -> Lines:
+    from recsparse.report.words import human_bytes
+
     lines = Lines("", "dense", "sparse", title=title)
     both = (found.dense, found.sparse)
 
@@ -186,20 +181,11 @@ def _lines(found: "Plan", title: str) -> Lines:
     )
     for table in found.served:
         add(f"sharding of {table}", *where_it_fits(lambda layout, table=table: layout.sharding[table]))
-    add("weights, all devices", *(_size(layout.weight_bytes) for layout in both))
-    add("fullest device", *where_it_fits(lambda layout: _size(layout.bytes_per_device)))
-    add("remap, each device", "-", _size(found.remap_bytes))
+    add("weights, all devices", *(human_bytes(layout.weight_bytes) for layout in both))
+    add("fullest device", *where_it_fits(lambda layout: human_bytes(layout.bytes_per_device)))
+    add("remap, each device", "-", human_bytes(found.remap_bytes))
     add("step, estimated", *where_it_fits(lambda layout: f"{layout.milliseconds:,.3g} ms"))
-    add("sent a device and step", *where_it_fits(lambda layout: _size(int(layout.traffic))))
+    add("sent a device and step", *where_it_fits(lambda layout: human_bytes(layout.traffic)))
     for table, size in found.served.items():
-        add(f"served {table}, fp32", _size(found.served_dense[table]), _size(size))
+        add(f"served {table}, fp32", human_bytes(found.served_dense[table]), human_bytes(size))
     return lines
-
-
-def _size(nbytes: int) -> str:
-    size, unit = float(nbytes), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if size < 1024 or unit == "TiB":
-            break
-        size /= 1024
-    return f"{size:,.0f} B" if unit == "B" else f"{size:,.2f} {unit}"

@@ -1,7 +1,6 @@
 """iALS whose item table is low-rank x sparse: a row picks a few vectors of a learned basis."""
 
 from copy import copy
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -10,8 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from recsparse.errors import ConfigError
 from recsparse.interactions.interactions import Interactions
-from recsparse.interactions.split import Holdout
-from recsparse.models.ials import CG_STEPS, IALS, OnEpoch
+from recsparse.models.ials import CG_STEPS, IALS
 from recsparse.models.least_squares import Dense, Factors, Sides
 from recsparse.models.support import Kept, pattern, prune_items
 from recsparse.sparsity import Pruner, Recipe
@@ -25,7 +23,8 @@ class LowRankIALS(IALS):
     V (D columns); the rows of S exactly on their supports, with the users seen through the basis, ``U Bᵀ``, as factors;
     and B as the least-squares fit of S B to the items' unconstrained solutions, each item with the weight of its
     interactions (the method of optimal directions of Engan et al. 1999). With ``basis`` above ``dim`` the basis is
-    overcomplete: few of many directions describe an item better than few of D columns.
+    overcomplete: few of many directions describe an item better than few of D columns. All epochs are trained, from the
+    first: ``fit`` refuses validation, checkpoints and callbacks.
 
     Args:
         dim: columns of V, D; what a user is represented by.
@@ -71,20 +70,9 @@ class LowRankIALS(IALS):
         )  # fmt: skip
         self.basis = basis
 
-    def fit(
-        self,
-        interactions: Interactions | sp.csr_array,
-        *,
-        validation: Holdout | None = None,
-        checkpoint: str | Path | None = None,
-        on_epoch: OnEpoch | None = None,
-    ) -> Self:
-        """Learn. It trains all its epochs, from the first: validation, checkpoints and callbacks are refused."""
-        if validation is not None or checkpoint is not None or on_epoch is not None:
-            raise ConfigError(f"{self.kind} takes no validation, checkpoint or on_epoch; leave them out, or use ials.")
-        return super().fit(interactions)
-
     def _fit(self, interactions: Interactions) -> None:
+        if any(given is not None for given in (self._validation, self._checkpoint, self._on_epoch)):
+            raise ConfigError(f"{self.kind} takes no validation, checkpoint or on_epoch; leave them out, or use ials.")
         self._check(interactions)
         for name, least in (("basis", 1), ("epochs", 2)):
             if getattr(self, name) < least:

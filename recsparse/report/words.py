@@ -82,9 +82,9 @@ def verdict(results: Results, choice: Choice) -> tuple[str, list[str]]:
         f"({human_bytes(reference.bytes_per_item)} an item).",
         _cost(results, row, reference, metric),
         _against_rival(results, choice, metric),
+        _without_table(results, row),
         _basis(results, choice),
     ]
-    sentences.insert(-1, _without_table(results, row))
     return f"Ship {row.label}", [sentence for sentence in sentences if sentence]
 
 
