@@ -17,12 +17,15 @@ from pydantic import (
 from recsparse.errors import ConfigError
 from recsparse.evaluation import DEFAULT_METRICS
 from recsparse.evaluation.metrics import check_metrics
+from recsparse.interactions.cards import all_cards, list_cards, load_card
 from recsparse.interactions.cleaning import Cleaning
 from recsparse.interactions.source import Source, Spec
 from recsparse.interactions.split import check_protocol
 from recsparse.models import Recommender
 from recsparse.validation import validate
 
+PUBLISHED = "published"
+"""Beside the protocols: the parts that a public dataset was published with."""
 ValueType = Literal["fp32", "fp16", "bf16", "int8", "int6", "int5", "int4", "int3", "int2"]
 
 
@@ -43,24 +46,38 @@ class Data(Spec):
     memory_limit: str | None = None
     """DuckDB's limit, for example 4GB."""
 
+    @property
+    def card(self) -> str | None:
+        """The card that ``source`` names; what is no card's name is a path."""
+        source = self.source
+        if isinstance(source, Source) or Path(source).exists() or source.partition(":")[0] not in list_cards():
+            return None
+        return source
+
 
 class SplitBy(Spec):
     """How to cut it; ``options`` are those of the protocol."""
 
     protocol: str = "strong"
+    """One of the protocols; or ``published``, the parts that a card's dataset was published with. Where these lack a
+    validation part, the share ``validation`` (0.1) of each user's training interactions is drawn for it."""
     seed: int = 0
     options: dict[str, Any] = {}
 
     @field_validator("protocol")
     @classmethod
     def _known(cls, protocol: str) -> str:
-        check_protocol(protocol)
+        if protocol != PUBLISHED:
+            check_protocol(protocol)
         return protocol
 
     @field_validator("options")
     @classmethod
     def _its_own(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        if "protocol" in info.data:
+        if info.data.get("protocol") == PUBLISHED:
+            if unknown := sorted(options.keys() - {"validation"}):
+                raise ValueError(f"the protocol published has no option {unknown[0]!r}; it has: validation")
+        elif "protocol" in info.data:
             check_protocol(info.data["protocol"], options)
         return options
 
@@ -149,6 +166,17 @@ class RunConfig(Spec):
             raise ValueError(
                 f"evaluation.warm_up needs the protocol cold-items, not {self.split.protocol}: no item is new here"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _parts_to_publish(self) -> Self:
+        if self.split.protocol != PUBLISHED:
+            return self
+        if self.data.card is None or not load_card(self.data.card).has_parts:
+            known = ", ".join(card.name for card in all_cards() if card.has_parts)
+            raise ValueError(f"split.protocol published needs a data.source that was published with a split: {known}")
+        if self.data.cleaning is not None:
+            raise ValueError("data.cleaning would change the published parts; leave it out, or cut by another protocol")
         return self
 
     @property

@@ -88,3 +88,18 @@ def test_only_new_items_warm_up() -> None:
     document = {"name": "x", "data": {"source": "r.csv"}, "models": [{"kind": "ials"}], "evaluation": {"warm_up": [1]}}
     with pytest.raises(ValueError, match="needs the protocol cold-items, not strong"):
         RunConfig.model_validate(document)
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "message"),
+    [
+        ({"source": "r.csv"}, {}, "published needs a data.source that was published with a split: .*gowalla.*ml-1m"),
+        ({"source": "ml-100k"}, {}, "published needs a data.source that was published with a split"),
+        ({"source": "gowalla"}, {"test": 0.1}, "published has no option 'test'; it has: validation"),
+        ({"source": "gowalla", "cleaning": {"min_item": 5}}, {}, "data.cleaning would change the published parts"),
+    ],
+)
+def test_only_what_was_published_with_a_split_is_split_so(data: dict, options: dict, message: str) -> None:
+    split = {"protocol": "published", "options": options}
+    with pytest.raises(ValueError, match=message):
+        RunConfig.model_validate({"name": "x", "data": data, "split": split, "models": [{"kind": "ials"}]})

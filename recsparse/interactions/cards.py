@@ -41,6 +41,11 @@ class Origin(Spec):
     """The published split, where there is one."""
     read: Source
 
+    @property
+    def has_parts(self) -> bool:
+        """Whether it holds a split, whose validation part may be missing."""
+        return {"train", "test"} <= set(self.parts)
+
 
 class Counts(Spec):
     """How much there is after building with the default options; None where it is not known."""
@@ -68,6 +73,11 @@ class Card(Spec):
     """In the order they are tried. One without ``urls`` and ``wheel`` is only for files the user already has."""
     cleaning: Cleaning = Cleaning()
     """How raw lines become pairs, unless the user says otherwise."""
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether a split was published in one of its forms."""
+        return any(origin.has_parts for origin in self.origins)
 
 
 def _directory() -> Path:

@@ -9,11 +9,11 @@ from typing import Self
 
 import pyarrow as pa
 
-from recsparse.config import RunConfig, read_config
+from recsparse.config import PUBLISHED, RunConfig, read_config
 from recsparse.errors import ConfigError
 from recsparse.evaluation import Evaluation, split_digest
 from recsparse.files import atomic_directory
-from recsparse.interactions import ITEM, USER, Interactions, Split, build, read, read_split, split
+from recsparse.interactions import ITEM, USER, Interactions, Split, build, published_split, read, read_split, split
 from recsparse.interactions import write_split as save_split
 from recsparse.interactions.download import Progress, silent
 from recsparse.interactions.store import write_table
@@ -110,10 +110,8 @@ class Run:
         """Cut the matrix into training, validation and test."""
         if not stage.is_done():
             self.tell("split", 0, None)
-            how = self.config.split
             with stage.work():
-                parts = split(read(self.directory / "data"), how.protocol, seed=how.seed, **how.options)
-                save_split(parts, stage.directory, overwrite=True)
+                save_split(self._cut(), stage.directory, overwrite=True)
 
     def train(self, plan: Plan) -> None:
         """Tune, fit, pack and save every model."""
@@ -144,7 +142,9 @@ class Run:
         if not stage.is_done():
             self.tell("recommend", 0, None)
             shutil.rmtree(stage.directory, ignore_errors=True)
-            job = Job(histories=self.directory / "data", k=self.config.recommendations.top)
+            # Published parts have the items of the data in an order of their own.
+            published = self.config.split.protocol == PUBLISHED
+            job = Job(histories=self.directory / "data", k=self.config.recommendations.top, match_items=published)
             with stage.work():
                 recommend_to_parquet(entry.model.directory, stage.directory, job)
 
@@ -165,6 +165,15 @@ class Run:
     def parts(self) -> Split:
         """Training, validation and test as they lie on disk."""
         return read_split(self.directory / "split")
+
+    def _cut(self) -> Split:
+        data, how = self.config.data, self.config.split
+        if how.protocol == PUBLISHED and data.card is not None:
+            return published_split(
+                data.card, from_path=data.from_path, seed=how.seed, memory_limit=data.memory_limit,
+                progress=self.tell, **how.options,
+            )  # fmt: skip
+        return split(read(self.directory / "data"), how.protocol, seed=how.seed, **how.options)
 
     def _plan(self, files: Files | None) -> Plan:
         return Plan.of(self.config, self.trainings, self.directory, files.digest if files else "not here yet")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recsparse.config import Data
-from recsparse.interactions import Cleaning, Ratings, Source, fetch, list_cards, load_card
+from recsparse.interactions import Cleaning, Ratings, Source, fetch, load_card
 from recsparse.interactions.cards import Card
 from recsparse.interactions.download import Progress
 from recsparse.interactions.fetch import cache_directory, locate
@@ -44,7 +44,7 @@ def find_files(data: Data, tell: Progress) -> Files:
         FetchError: it cannot be had.
     """
     cleaning = data.cleaning or Cleaning()
-    if (name := _card_of(data)) is None:
+    if (name := data.card) is None:
         source = data.source if isinstance(data.source, Source) else Source(ratings=Ratings(path=data.source))
         return Files(source, Path(), None, cleaning)
     card = load_card(name)
@@ -54,16 +54,8 @@ def find_files(data: Data, tell: Progress) -> Files:
 
 def is_here(data: Data) -> bool:
     """Whether :func:`find_files` needs no network."""
-    name = _card_of(data)
+    name = data.card
     return name is None or data.from_path is not None or (cache_directory() / name.replace(":", "-")).exists()
-
-
-def _card_of(data: Data) -> str | None:
-    """The card that ``data`` names; what is no card's name is a path."""
-    source = data.source
-    if isinstance(source, Source) or Path(source).exists() or source.partition(":")[0] not in list_cards():
-        return None
-    return source
 
 
 def _matching(path: Path) -> list[Path]:
