@@ -96,6 +96,16 @@ class ModelSpec(Spec):
     """Settings chosen for each row by the headline metric on the validation users."""
     value_types: Annotated[list[ValueType], Field(min_length=1)] = ["fp32"]
     """How the item table's values are stored: one training, a row for each."""
+    ranks: PositiveInt | None = None
+    """Train ``mf`` with its tables sharded over so many processes here (extra ``torchrec``); ``params`` are then those
+    of :class:`recsparse.distributed.TrainConfig`."""
+
+    @field_validator("ranks")
+    @classmethod
+    def _of_mf(cls, ranks: int | None, info: ValidationInfo) -> int | None:
+        if ranks is not None and info.data.get("kind") != "mf":
+            raise ValueError("only mf is trained sharded")
+        return ranks
 
 
 class Evaluation(Spec):
@@ -166,6 +176,12 @@ class RunConfig(Spec):
             raise ValueError(
                 f"evaluation.warm_up needs the protocol cold-items, not {self.split.protocol}: no item is new here"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _refits_here(self) -> Self:
+        if any(model.ranks for model in self.models) and (self.evaluation.noise or self.evaluation.warm_up):
+            raise ValueError("evaluation.noise and evaluation.warm_up fit models again, which is not done on ranks")
         return self
 
     @model_validator(mode="after")

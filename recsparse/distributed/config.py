@@ -93,15 +93,15 @@ class TrainConfig(_Settings):
         loss: ``bpr`` Σ log(1 + exp(s_j - s_i)); ``softmax`` (sampled) log Σ exp(s) - s_i; ``squared``
             ((1 - s_i)² + negative_weight Σ s_j²) / 2, over known pairs (u, i) and drawn items j. Each has
             reg / 2 (||u||² + ||i||² + Σ ||j||²) added a sample, and is summed, not averaged, over the batch:
-            ``rate`` is a sample's, whatever the batch.
-        negatives: items drawn a known pair, uniformly among those the user does not have.
+            ``learning_rate`` is a sample's, whatever the batch.
+        n_negatives: items drawn a known pair, uniformly among those the user does not have.
         negative_weight: of the squared loss.
-        rate: learning rate.
+        learning_rate: of the optimiser.
         reg: strength of the regularisation.
         optimiser: fused into the backward pass: ``sgd``, or ``adagrad`` with one sum of squares a row.
         epochs: passes over the interactions.
         batch_size: known pairs a step over all ranks.
-        seed: of everything random.
+        random_state: seed of everything random.
         init_std: initial standard deviation times sqrt(dim).
         streams: into how many equal parts the users are cut; ranks share them, so there must not be fewer. The same
             number gives the same batches at any number of ranks.
@@ -119,14 +119,14 @@ class TrainConfig(_Settings):
     output: Path
     dim: Annotated[int, Field(gt=0, multiple_of=COLUMN_WIDTH)] = 64
     loss: Literal["bpr", "softmax", "squared"] = "bpr"
-    negatives: PositiveInt = 1
+    n_negatives: PositiveInt = 1
     negative_weight: PositiveFloat = 1.0
-    rate: PositiveFloat = 0.05
+    learning_rate: PositiveFloat = 0.05
     reg: NonNegativeFloat = 0.01
     optimiser: Literal["sgd", "adagrad"] = "sgd"
     epochs: PositiveInt = 10
     batch_size: PositiveInt = 4096
-    seed: NonNegativeInt = 0
+    random_state: NonNegativeInt = 0
     init_std: PositiveFloat = 0.1
     streams: PositiveInt = 24
     users: TableSettings = TableSettings()

@@ -27,9 +27,9 @@ def load_model(output: str | Path) -> MF:
         raise FormatError(f"{output} holds no sharded training that has ended ({error!r}).") from error
     config = TrainConfig.parse(settings, str(output / "training.json"))
     model = MF(
-        config.dim, loss=config.loss, n_negatives=config.negatives, negative_weight=config.negative_weight,
-        optimiser=config.optimiser, learning_rate=config.rate, reg=config.reg, epochs=config.epochs,
-        value_type=config.value_type, init_std=config.init_std, random_state=config.seed,
+        config.dim, loss=config.loss, n_negatives=config.n_negatives, negative_weight=config.negative_weight,
+        optimiser=config.optimiser, learning_rate=config.learning_rate, reg=config.reg, epochs=config.epochs,
+        value_type=config.value_type, init_std=config.init_std, random_state=config.random_state,
     )  # fmt: skip
     interactions = read(config.data / "train" if (config.data / "split.json").exists() else config.data)
     model.items_, model.users_, model.history_ = interactions.items, interactions.users, interactions.matrix

@@ -113,7 +113,7 @@ def read_tables(document: dict[str, Any], where: str) -> list[PlannedTable]:
 
 def planned_tables(config: TrainConfig, users: int, items: int) -> list[PlannedTable]:
     """The two tables that ``config`` trains on so many users and items."""
-    sides = (("user_table", users, config.users, 1.0), ("item_table", items, config.items, 1.0 + config.negatives))
+    sides = (("user_table", users, config.users, 1.0), ("item_table", items, config.items, 1.0 + config.n_negatives))
     return [
         PlannedTable(name, rows, config.dim, side.sharding, lookups, side.recipe, side.budget)
         for name, rows, side, lookups in sides

@@ -94,11 +94,11 @@ class ShardedTables:
         sharding: what was chosen, by table.
     """
 
-    def __init__(self, specs: list[TableSpec], *, optimiser: str, rate: float, batch_size: int) -> None:
+    def __init__(self, specs: list[TableSpec], *, optimiser: str, learning_rate: float, batch_size: int) -> None:
         self.specs = {spec.name: spec for spec in specs}
         self.world = dist.get_world_size()
-        self._optimiser, self._rate = optimiser, rate
-        chosen = _choose(specs, optimiser, rate, batch_size, self.world)
+        self._optimiser, self._learning_rate = optimiser, learning_rate
+        chosen = _choose(specs, optimiser, learning_rate, batch_size, self.world)
         self.sharding: dict[str, str] = chosen
         self.places: dict[str, list[Place]] = {}
         self.shards: dict[str, list[Shard]] = {spec.name: [] for spec in specs}
@@ -149,11 +149,11 @@ class ShardedTables:
             if shard.state is not None:
                 shard.state += gradient.square().mean(dim=1)
                 gradient = gradient / (shard.state.sqrt() + EPSILON)[:, None]
-            shard.weights.sub_(gradient, alpha=self._rate)
+            shard.weights.sub_(gradient, alpha=self._learning_rate)
             parameter.grad = None
 
     def _shard(self, group: list[TableSpec], batch_size: int) -> DistributedModelParallel:
-        collection = _collection(group, self.sharding, self._optimiser, self._rate)
+        collection = _collection(group, self.sharding, self._optimiser, self._learning_rate)
         if self.sharding[group[0].name] == "data-parallel":
             copy = ParameterSharding("data_parallel", "dense", list(range(self.world)))
             plan = ShardingPlan({"": EmbeddingModuleShardingPlan({group[0].name: copy})})
@@ -200,7 +200,9 @@ def _extra(optimiser: str) -> dict[str, Any]:
     return {"eps": EPSILON} if optimiser == "adagrad" else {}
 
 
-def _collection(specs: list[TableSpec], chosen: dict[str, str], optimiser: str, rate: float) -> EmbeddingCollection:
+def _collection(
+    specs: list[TableSpec], chosen: dict[str, str], optimiser: str, learning_rate: float
+) -> EmbeddingCollection:
     collection = EmbeddingCollection(
         tables=[
             EmbeddingConfig(name=spec.name, num_embeddings=spec.rows, embedding_dim=spec.dim, feature_names=[spec.name])
@@ -213,7 +215,7 @@ def _collection(specs: list[TableSpec], chosen: dict[str, str], optimiser: str, 
         for name, parameter in collection.named_parameters()
         if chosen.get(name.split(".")[1]) != "data-parallel"
     ]
-    _apply_optimizer_in_backward(OPTIMISERS[optimiser], fused, {"lr": rate, **_extra(optimiser)})
+    _apply_optimizer_in_backward(OPTIMISERS[optimiser], fused, {"lr": learning_rate, **_extra(optimiser)})
     return collection
 
 
@@ -238,12 +240,14 @@ def _planner(
     )
 
 
-def _choose(specs: list[TableSpec], optimiser: str, rate: float, batch_size: int, world: int) -> dict[str, str]:
+def _choose(
+    specs: list[TableSpec], optimiser: str, learning_rate: float, batch_size: int, world: int
+) -> dict[str, str]:
     """Let the planner decide where nobody has."""
     chosen: dict[str, str] = {spec.name: spec.sharding for spec in specs}
     open_ = [spec for spec in specs if spec.sharding == "auto"]
     if open_:
-        collection = _collection(open_, chosen, optimiser, rate)
+        collection = _collection(open_, chosen, optimiser, learning_rate)
         plan = _planner(open_, chosen, batch_size, world).collective_plan(
             collection, [EmbeddingCollectionSharder()], dist.GroupMember.WORLD
         )

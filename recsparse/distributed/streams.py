@@ -109,7 +109,7 @@ class _Opened:
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples of one rank: users (B,) and items (B, 1 + negatives), the known one first; int64 rows."""
+    """Samples of one rank: users (B,) and items (B, 1 + n_negatives), the known one first; int64 rows."""
 
     users: Counts
     items: Counts
@@ -123,7 +123,7 @@ class Streams:
         contents: what :func:`scan` found there.
         streams: into how many parts the users are cut.
         batch_size: known pairs a step, over all streams.
-        negatives: drawn items a pair.
+        n_negatives: drawn items a pair.
         seed: of orders and draws.
         rank: this process.
         world: how many there are.
@@ -133,12 +133,12 @@ class Streams:
     """
 
     def __init__(
-        self, directory: Path, contents: Contents, *, streams: int, batch_size: int, negatives: int, seed: int,
+        self, directory: Path, contents: Contents, *, streams: int, batch_size: int, n_negatives: int, seed: int,
         rank: int = 0, world: int = 1,
     ) -> None:  # fmt: skip
         if world > streams:
             raise ConfigError(f"There are {world} ranks for {streams} streams; set streams to a multiple of {world}.")
-        self.negatives, self.seed = negatives, seed
+        self.n_negatives, self.seed = n_negatives, seed
         self.steps = -(-contents.interactions // batch_size)
         self.n_items = len(contents.items)
         entries = np.concatenate([[0], np.cumsum(contents.users)])
@@ -155,7 +155,7 @@ class Streams:
         """This rank's samples of a step; of any step, in any order, the same each time."""
         parts = [part for stream in self._pieces for part in self._part(stream, epoch, step)]
         users = np.concatenate([np.zeros(0, np.int64), *(part.users for part in parts)])
-        items = np.concatenate([np.zeros((0, self.negatives + 1), np.int64), *(part.items for part in parts)])
+        items = np.concatenate([np.zeros((0, self.n_negatives + 1), np.int64), *(part.items for part in parts)])
         return Batch(users, items)
 
     def _part(self, stream: int, epoch: int, step: int) -> list[Batch]:
@@ -175,11 +175,11 @@ class Streams:
     def _samples(self, stream: int, number: int, epoch: int, low: int, high: int) -> Batch:
         piece, opened = self._pieces[stream][number], self._open(stream, number, epoch)
         users = np.empty(high - low, dtype=np.int64)
-        items = np.empty((high - low, self.negatives + 1), dtype=np.int64)
+        items = np.empty((high - low, self.n_negatives + 1), dtype=np.int64)
         seed = draw(self.seed, "negatives", np.int64(epoch))[()]
         n = draw_samples(
             opened.order, low, high, opened.users.first, opened.user_of, opened.users.indptr, opened.users.items,
-            self.n_items, self.negatives, seed, piece.first_entry, users, items,
+            self.n_items, self.n_negatives, seed, piece.first_entry, users, items,
         )  # fmt: skip
         return Batch(users[:n], items[:n])
 

@@ -58,17 +58,19 @@ class Trainer:
     def build(cls, config: TrainConfig, data: Path, contents: Contents, rank: int, world: int) -> "Trainer":
         """Shard and initialise the tables; every rank calls it together."""
         streams = Streams(
-            data, contents, streams=config.streams, batch_size=config.batch_size, negatives=config.negatives,
-            seed=config.seed, rank=rank, world=world,
+            data, contents, streams=config.streams, batch_size=config.batch_size, n_negatives=config.n_negatives,
+            seed=config.random_state, rank=rank, world=world,
         )  # fmt: skip
         specs = [
             _spec(USERS, config.users, len(contents.users), config.dim, 1.0),
-            _spec(ITEMS, config.items, len(contents.items), config.dim, 1.0 + config.negatives),
+            _spec(ITEMS, config.items, len(contents.items), config.dim, 1.0 + config.n_negatives),
         ]
-        sharded = ShardedTables(specs, optimiser=config.optimiser, rate=config.rate, batch_size=config.batch_size)
+        sharded = ShardedTables(
+            specs, optimiser=config.optimiser, learning_rate=config.learning_rate, batch_size=config.batch_size
+        )
         std = config.init_std / np.sqrt(config.dim)
         for shard in (shard for shards in sharded.shards.values() for shard in shards):
-            _initialise(shard, config.seed, config.dim, std)
+            _initialise(shard, config.random_state, config.dim, std)
         pairs = ((USERS, config.users, contents.users), (ITEMS, config.items, contents.items))
         rows = {name: _rows(settings, counts, config.dim) for name, settings, counts in pairs}
         steps = config.epochs * streams.steps
@@ -92,7 +94,7 @@ class Trainer:
         found = self.tables.lookup(ids)
         for name, budget in self.budgets.items():
             budget.watch(ids[name], found[name])
-        vectors = found[ITEMS].view(len(users), 1 + config.negatives, config.dim)
+        vectors = found[ITEMS].view(len(users), 1 + config.n_negatives, config.dim)
         losses = sample_losses(
             config.loss, found[USERS], vectors, reg=config.reg, negative_weight=config.negative_weight
         )
@@ -157,7 +159,7 @@ class Trainer:
         if len(bad):
             raise DataError(
                 f"The loss of step {self.summed + int(bad[0])} is {float(self.losses[self.summed + int(bad[0])])}: "
-                f"training diverged; lower rate (now {self.config.rate})."
+                f"training diverged; lower learning_rate (now {self.config.learning_rate})."
             )
         self.summed = done
 

@@ -46,7 +46,7 @@ class Plan:
         for training in trainings:
             for value_type in training.value_types:
                 label, slug = training.label_of(value_type), training.slug_of(value_type)
-                settings = (training.kind, training.params, training.candidates, value_type)
+                settings = (training.kind, training.ranks, training.params, training.candidates, value_type)
                 chosen_by = (config.evaluation.headline, config.evaluation.metrics)
                 model = digest_of(split.digest, settings, chosen_by)
                 entries.append(

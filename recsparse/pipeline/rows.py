@@ -14,6 +14,7 @@ from recsparse.config import ModelSpec, RunConfig
 from recsparse.errors import ConfigError
 from recsparse.models import Recommender
 from recsparse.models.factors import FactorModel
+from recsparse.pipeline.ranks import check_sharded
 from recsparse.report.results import Family
 from recsparse.sparsity import Recipe
 from recsparse.validation import validate
@@ -35,6 +36,7 @@ class Training:
         candidates: settings to choose from on the validation users; one empty dict where nothing is tuned.
         value_types: one row of the report each.
         where: of the pipeline file, for errors.
+        ranks: processes that its tables are sharded over, if they are.
     """
 
     kind: str
@@ -42,11 +44,12 @@ class Training:
     candidates: tuple[dict[str, Any], ...]
     value_types: tuple[str, ...]
     where: str
+    ranks: int | None = None
 
     @property
     def label(self) -> str:
         """What the trained table is called: model, dim, and what of it is kept."""
-        words = [_NAMES[self.kind]]
+        words = [*(["Sharded"] if self.ranks else []), _NAMES[self.kind]]
         if "dim" in self.params:
             words.append(str(self.params["dim"]))
         if recipe := self.recipe:
@@ -56,7 +59,7 @@ class Training:
     @property
     def recipe(self) -> Recipe | None:
         """How the table becomes sparse."""
-        recipe = self.params.get("recipe")
+        recipe = (self.params.get("items", {}) if self.ranks else self.params).get("recipe")
         return None if recipe is None else Recipe.parse(recipe)
 
     def label_of(self, value_type: str) -> str:
@@ -156,12 +159,14 @@ def _of(spec: ModelSpec, where: str) -> Iterator[Training]:
         params = with_settings(spec.params, settings)
         for candidate in candidates:
             tried = with_settings(params, candidate)
-            model = make(spec.kind, tried, f"{where}.params")
+            if spec.ranks:
+                check_sharded(tried, f"{where}.params")
+            model = make(spec.kind, {} if spec.ranks else tried, f"{where}.params")
             if recipe := tried.get("recipe"):
                 _parse(recipe, f"{where}.params.")
             if "value_type" in params or (spec.value_types != ["fp32"] and "value_type" not in model.get_params()):
                 raise ConfigError(f"{where}.value_types: set it there, and only for models that have a packed table.")
-        yield Training(spec.kind, params, candidates, tuple(spec.value_types), where)
+        yield Training(spec.kind, params, candidates, tuple(spec.value_types), where, spec.ranks)
 
 
 def _parse(recipe: Any, where: str) -> None:

@@ -3,13 +3,14 @@
 import json
 import shutil
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pyarrow as pa
 
 from recsparse.config import PUBLISHED, RunConfig, read_config
+from recsparse.distributed.require import require_torchrec
 from recsparse.errors import ConfigError
 from recsparse.evaluation import Evaluation, split_digest
 from recsparse.files import atomic_directory
@@ -22,9 +23,10 @@ from recsparse.models.factors import ITEM_TABLE
 from recsparse.pipeline import results as describe
 from recsparse.pipeline.measure import RowEvaluations, measure
 from recsparse.pipeline.plan import Entry, Plan
-from recsparse.pipeline.rows import trainings
+from recsparse.pipeline.ranks import fit_on_ranks
+from recsparse.pipeline.rows import Training, make, trainings
 from recsparse.pipeline.sources import Files, find_files, is_here
-from recsparse.pipeline.stages import Stage, alone
+from recsparse.pipeline.stages import Stage, alone, digest_of
 from recsparse.pipeline.track import check_installed, track
 from recsparse.pipeline.train import train
 from recsparse.report import Results, choose, comparisons, complete, read_results, write_report
@@ -36,7 +38,7 @@ class Run:
     """A pipeline file and its directory; each stage leaves its result there and is skipped while that is up to date.
 
     Raises:
-        ConfigError: a model has no such setting, two rows would have one name, or a tracker is not installed.
+        ConfigError: a model has no such setting, two rows would have one name, or an extra is not installed.
     """
 
     def __init__(
@@ -47,6 +49,8 @@ class Run:
         self.tell = progress or silent
         self.trainings = trainings(config, where)
         check_installed(config.tracking)
+        if any(training.ranks for training in self.trainings):
+            require_torchrec()
 
     @classmethod
     def read(cls, file: Path, *, directory: Path | None = None) -> Self:
@@ -122,11 +126,13 @@ class Run:
             self.tell(f"train {training.label}", number, len(self.trainings))
             places = {entry.value_type: entry.model.directory for entry in entries}
             try:
-                took = train(training, self.parts, self.config, places)
+                work = self.directory / "ranks" / entries[0].model.digest[:16]
+                took = train(training, self.parts, self.config, places, partial(self._fit, training, work))
             except ConfigError as error:
                 raise ConfigError(f"{training.where}: {error}") from error
             for entry in entries:
                 entry.model.finish(took / len(entries))
+            shutil.rmtree(work.parent, ignore_errors=True)
 
     def evaluate(self, plan: Plan) -> None:
         """Load every saved model and measure what its packed table does for the test users."""
@@ -141,12 +147,11 @@ class Run:
         """Recommend to every user of the data with the chosen table, as loaded from its file."""
         if not stage.is_done():
             self.tell("recommend", 0, None)
-            shutil.rmtree(stage.directory, ignore_errors=True)
             # Published parts have the items of the data in an order of their own.
             published = self.config.split.protocol == PUBLISHED
             job = Job(histories=self.directory / "data", k=self.config.recommendations.top, match_items=published)
-            with stage.work():
-                recommend_to_parquet(entry.model.directory, stage.directory, job)
+            with stage.work(), atomic_directory(stage.directory, overwrite=True) as partial:
+                recommend_to_parquet(entry.model.directory, partial, job)
 
     def audit(self, stage: Stage, entry: Entry) -> None:
         """Write what anybody needs to compute the chosen row's figures again."""
@@ -177,6 +182,12 @@ class Run:
 
     def _plan(self, files: Files | None) -> Plan:
         return Plan.of(self.config, self.trainings, self.directory, files.digest if files else "not here yet")
+
+    def _fit(self, training: Training, work: Path, params: dict[str, Any]) -> Recommender:
+        if training.ranks is None:
+            return make(training.kind, params).fit(self.parts.train)
+        output = work / digest_of(params)[:16]
+        return fit_on_ranks(params, training.ranks, self.directory / "split", output, self.tell)
 
     def _measure(self, entry: Entry, directory: Path) -> None:
         model = Recommender.load(entry.model.directory)

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,11 @@ from recsparse.files import atomic_file
 from recsparse.interactions import Split
 from recsparse.models import Recommender
 from recsparse.models.factors import FactorModel
-from recsparse.pipeline.rows import Training, make, with_settings
+from recsparse.pipeline.rows import Training, with_settings
 from recsparse.report.costs import peak_memory
 
 _ABOUT = "training.json"
+Fit = Callable[[dict[str, Any]], Recommender]
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Fitted:
         params: the settings, those tuned included.
         validation: metric -> mean, interval and users, on the validation users.
         fit_seconds: the chosen fit alone.
-        peak_memory_bytes: of the process during it; None where the system does not tell.
+        peak_memory_bytes: of the process during it; None where the system does not tell, or several processes trained.
         convert_seconds: from the trained array to the packed table.
     """
 
@@ -43,7 +44,7 @@ class Fitted:
         return cls(**json.loads((directory / _ABOUT).read_text()))
 
 
-def train(training: Training, split: Split, config: RunConfig, directories: dict[str, Path]) -> float:
+def train(training: Training, split: Split, config: RunConfig, directories: dict[str, Path], fit: Fit) -> float:
     """Fit every candidate, keep the best by the headline metric on the validation users, and save it.
 
     Args:
@@ -51,13 +52,14 @@ def train(training: Training, split: Split, config: RunConfig, directories: dict
         split: only its training part is learned from.
         config: for the metrics.
         directories: where each value type's model goes.
+        fit: gives the model that settings make of the split's training part.
 
     Returns:
         Seconds it took.
     """
     started = time.perf_counter()
     headline = config.evaluation.headline
-    fits = (_fit(training, settings, split, headline) for settings in training.candidates)
+    fits = (_fit(training, settings, split, headline, fit) for settings in training.candidates)
     model, cost, _ = max(fits, key=lambda fit: fit[2])
     for value_type, directory in directories.items():
         began = time.perf_counter()
@@ -77,14 +79,15 @@ def train(training: Training, split: Split, config: RunConfig, directories: dict
 
 
 def _fit(
-    training: Training, settings: dict[str, Any], split: Split, headline: str
+    training: Training, settings: dict[str, Any], split: Split, headline: str, fit: Fit
 ) -> tuple[Recommender, dict[str, Any], float]:
     """Fit one candidate: the model, what it took, and its quality where there is a choice."""
     params = with_settings(training.params, settings)
     began = time.perf_counter()
     with peak_memory() as peak:
-        model = make(training.kind, params).fit(split.train)
-    cost = {"params": params, "fit_seconds": time.perf_counter() - began, "peak_memory_bytes": peak.bytes}
+        model = fit(params)
+    took = time.perf_counter() - began
+    cost = {"params": params, "fit_seconds": took, "peak_memory_bytes": None if training.ranks else peak.bytes}
     if len(training.candidates) == 1:
         return model, cost, 0.0
     return model, cost, _validate(model, split, [headline]).summaries[headline].mean

@@ -54,7 +54,7 @@ def test_every_rank_refuses_with_the_same_words(
     shard.unlink()
     wrong = in_many_groups(tmp_path / "wrong", monkeypatch, item=99)
     expected = {
-        "rank 1 has another configuration than rank 0": [settings, settings | {"rate": 0.1}],
+        "rank 1 has another configuration than rank 0": [settings, settings | {"learning_rate": 0.1}],
         "rank 1 has another data set than rank 0": [settings, settings | {"data": str(copy)}],
         f"lacks its shard {shard.name}": [saved | {"output": str(tmp_path / "lacks")}],
         "checkpoint of another model": [saved | {"dim": 8, "output": str(tmp_path / "alien")}],
@@ -66,7 +66,9 @@ def test_every_rank_refuses_with_the_same_words(
             settings | {"items": {"recipe": {"density": 0.5, "granularity": {"kind": "block", "rows": 7}}}}
         ],
         "budget of item_table is 500 rows for 120 ids": [settings | {"items": {"budget": {"rows": 500}}}],
-        "training diverged; lower rate": [settings | {"rate": 1e6, "output": str(tmp_path / "diverged")}],
+        "training diverged; lower learning_rate": [
+            settings | {"learning_rate": 1e6, "output": str(tmp_path / "diverged")}
+        ],
     }
     ranks = launch(2, "refuse", list(expected.values()))
     ranks.check()

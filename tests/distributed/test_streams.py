@@ -32,7 +32,7 @@ def test_any_number_of_ranks_gives_the_same_batches(
 
     def streams(rank: int = 0, world: int = 1) -> Streams:
         return Streams(
-            tmp_path / "data", contents, streams=6, batch_size=32, negatives=2, seed=1, rank=rank, world=world
+            tmp_path / "data", contents, streams=6, batch_size=32, n_negatives=2, seed=1, rank=rank, world=world
         )
 
     one = streams()
@@ -59,7 +59,7 @@ def test_a_user_with_nearly_everything_gets_what_is_left(tmp_path: Path) -> None
     write(Interactions.from_csr(sp.csr_array(matrix)), tmp_path / "data")
     with joined(10):
         contents = scan(tmp_path / "data", 0, 1)
-    streams = Streams(tmp_path / "data", contents, streams=1, batch_size=100, negatives=1, seed=0)
+    streams = Streams(tmp_path / "data", contents, streams=1, batch_size=100, n_negatives=1, seed=0)
     batch = streams.batch(0, 0)
     assert set(batch.users) == {0}  # user 1 has all items: samples that find no negative are left out
     assert set(batch.items[:, 1]) == {17}

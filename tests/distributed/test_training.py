@@ -27,9 +27,9 @@ GRADUAL = {"kind": "gradual", "start": 0.0, "end": 0.7}
 CASES: dict[str, dict[str, Any]] = {
     "rows-bpr-sgd": {},
     "table-squared": {"users": {"sharding": "table-wise"}, "items": {"sharding": "table-wise"}, "loss": "squared",
-                      "negatives": 3, "negative_weight": 0.5},
+                      "n_negatives": 3, "negative_weight": 0.5},
     "columns-softmax-adagrad": {"users": {"sharding": "column-wise"}, "items": {"sharding": "data-parallel"},
-                                "loss": "softmax", "negatives": 4, "optimiser": "adagrad"},
+                                "loss": "softmax", "n_negatives": 4, "optimiser": "adagrad"},
     "planner": {"users": {"sharding": "auto", "placement": "balanced"}, "items": {"sharding": "auto"}},
     "elements": {"items": {"recipe": {"density": 0.2, "schedule": GRADUAL}}, "prune_every": 3},
     "blocks": {"users": {"recipe": {"density": 0.3, "granularity": {"kind": "block", "rows": 1, "columns": 4},
@@ -112,7 +112,7 @@ def check_single_process(settings: dict[str, Any], tmp_path: Path) -> None:
     data = config.data / "train"
     with joined(10):
         contents = scan(data, 0, 1)
-    streams = Streams(data, contents, streams=12, batch_size=256, negatives=1, seed=0)
+    streams = Streams(data, contents, streams=12, batch_size=256, n_negatives=1, seed=0)
     std = 0.1 / 4
     U, V = (
         torch.from_numpy(initial_rows(0, name, 0, n, 16, std)).requires_grad_()
@@ -125,7 +125,7 @@ def check_single_process(settings: dict[str, Any], tmp_path: Path) -> None:
         assert float(loss.detach()) == pytest.approx(losses["loss"][done], rel=LOSS_TOLERANCE)
         loss.backward()
         for table in (U, V):
-            table.data -= config.rate * table.grad
+            table.data -= config.learning_rate * table.grad
             table.grad = None
     np.testing.assert_allclose(tables["user_table"], U.detach(), atol=2e-6)
     np.testing.assert_allclose(tables["item_table"], V.detach(), atol=2e-6)
@@ -138,14 +138,14 @@ def test_a_sample_a_step_is_what_the_kernel_of_one_process_does(
     data = write(Interactions.from_csr(matrix), tmp_path / "tiny")
     losses = {"bpr": BPR, "softmax": SOFTMAX, "squared": SQUARED}
     configs = [
-        settings | {"data": str(data), "output": str(tmp_path / loss), "loss": loss, "negatives": 3, "batch_size": 1,
-                    "streams": 1, "negative_weight": 0.5, "reg": 0.1, "rate": 0.2}
+        settings | {"data": str(data), "output": str(tmp_path / loss), "loss": loss, "n_negatives": 3, "batch_size": 1,
+                    "streams": 1, "negative_weight": 0.5, "reg": 0.1, "learning_rate": 0.2}
         for loss in losses
     ]  # fmt: skip
     launch(1, "train", *configs).check()
     with joined(10):
         contents = scan(data, 0, 1)
-    streams = Streams(data, contents, streams=1, batch_size=1, negatives=3, seed=0)
+    streams = Streams(data, contents, streams=1, batch_size=1, n_negatives=3, seed=0)
     n = 2 * streams.steps
     batches = [streams.batch(t // streams.steps, t % streams.steps) for t in range(n)]
     group_users = np.concatenate([batch.users for batch in batches])
