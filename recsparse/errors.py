@@ -9,6 +9,10 @@ class DataError(RecsparseError, ValueError):
     """A value in somebody's data or arguments cannot be used (a NaN rating, an unknown id, a missing column)."""
 
 
+class ColumnError(DataError):
+    """A file does not have a column that was asked for."""
+
+
 class ConfigError(RecsparseError, ValueError):
     """A setting is unknown, of the wrong type or impossible."""
 

@@ -7,6 +7,7 @@ from recsparse import errors
     ("kind", "also"),
     [
         (errors.DataError, ValueError),
+        (errors.ColumnError, errors.DataError),
         (errors.ConfigError, ValueError),
         (errors.BudgetError, ValueError),
         (errors.FormatError, errors.RecsparseError),
@@ -21,5 +22,5 @@ def test_one_handler_catches_what_a_user_can_mend(kind: type[Exception], also: t
 
 def test_every_error_of_the_module_is_covered_by_the_base() -> None:
     kinds = [value for value in vars(errors).values() if isinstance(value, type)]
-    assert len(kinds) == 6
+    assert len(kinds) == 7
     assert all(issubclass(kind, errors.RecsparseError) and kind.__doc__ for kind in kinds)

@@ -1,7 +1,8 @@
 """``recsparse build`` and ``recsparse split``: from raw files to training and test."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from recsparse.cli.console import AsJson, Output, Overwrite, Settings, answer, progress, read_settings
-from recsparse.errors import ConfigError
+from recsparse.errors import ColumnError, ConfigError
 
 
 def build(
@@ -71,7 +72,8 @@ def build(
     how: dict[str, Any] = {"engine": _engine(engine, master), "memory_limit": memory, "threads": threads}
     if engine == "spark" and (memory or threads):
         raise ConfigError("--memory and --threads are DuckDB's; give Spark its own with its configuration files.")
-    with progress() as tell:
+    described = isinstance(read, str) or source.endswith(".toml")
+    with progress() as tell, _naming_the_columns(described=described):
         if append and (cleaning or overwrite):
             words = ", ".join(f"--{name.replace('_', '-')}" for name in [*cleaning, *["overwrite"] * overwrite])
             raise ConfigError(f"--append adds to {output} as it was built; leave out {words}.")
@@ -85,6 +87,17 @@ def build(
     info = read_info(output)
     said = {"directory": output, **info["counts"], "density": info["density"]}
     answer(said, as_json, "added" if append else "built")
+
+
+@contextmanager
+def _naming_the_columns(*, described: bool) -> Iterator[None]:
+    """Say which options name the columns, unless a card or a TOML file does."""
+    try:
+        yield
+    except ColumnError as error:
+        if described:
+            raise
+        raise ColumnError(f"{error} Name its columns with --user, --item, --value and --time.") from error
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recsparse.errors import DataError, FormatError
+from recsparse.errors import ColumnError, DataError, FormatError
 from recsparse.interactions.archives import extract
 from recsparse.interactions.convert import FORMS, convert
 from recsparse.interactions.opening import COMPRESSED, open_bytes
@@ -44,7 +44,7 @@ class Layout:
         """The column's index from 0; None for an expression.
 
         Raises:
-            DataError: there is no such column.
+            ColumnError: there is no such column.
         """
         if column.sql is not None:
             return None
@@ -54,7 +54,7 @@ class Layout:
             return self.names.index(column.name)
         asked = f"no column {column.name!r}" if column.name else f"no column number {column.position}"
         hint = "" if self.format != "csv" else f" when cut at {self.delimiter!r} (is that the delimiter?)"
-        raise DataError(f"{self.files[0]} has {asked}; it has {', '.join(self.names)}{hint}.")
+        raise ColumnError(f"{self.files[0]} has {asked}; it has {', '.join(self.names)}{hint}.")
 
     def sql(self, column: Column) -> str:
         """The column as SQL over ``c1``, ``c2``, ..."""
@@ -189,7 +189,7 @@ def _json(files: tuple[Path, ...], line: str, asked: list[Column]) -> Layout:
         raise DataError(f"{files[0]}: the first line is a JSON {type(record).__name__}, not an object.")
     names = list(dict.fromkeys([*record, *(column.name for column in asked if column.name)]))
     if missing := [name for name in names if name not in record]:
-        raise DataError(f"{files[0]}: the first line has no {missing[0]!r}; it has {', '.join(record)}.")
+        raise ColumnError(f"{files[0]}: the first line has no {missing[0]!r}; it has {', '.join(record)}.")
     first = tuple(None if value is None else str(value) for value in record.values())
     types = tuple("list" if isinstance(value, list) else "text" for value in record.values())
     return Layout(files, "json", tuple(names), types, first, about=_expect(files))

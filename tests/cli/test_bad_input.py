@@ -34,6 +34,7 @@ def everything(folder):
     [
         ("user_id,film\n1,2\n", (), "no column 'item_id'; it has user_id, film"),
         ("user_id,item_id\n1,2\n", ("--value", "rating"), "no column 'rating'"),
+        ("user_id,film\n1,2\n", (), "Name its columns with --user, --item, --value and --time."),
         ("user_id,item_id,rating\n1,2,4\n1,3,many\n", ("--value", "rating"), "many"),
         ("user_id,item_id,rating\n1,2,4\n1,3,NaN\n", ("--value", "rating"), "NaN"),
         ("user_id,item_id,rating\n1,2,4\n1,3,inf\n", ("--value", "rating"), "inf"),
