@@ -52,20 +52,20 @@ def validate(
     cold = np.diff(seen.indptr) == 0
     step = max(1, block_bytes // (4 * max(1, int(np.diff(bounds).max()))))
     scores_of = np.full(target.nnz, np.nan, dtype=np.float32)
-    above = np.zeros(target.nnz, dtype=np.int64)
+    above, ties = np.zeros((2, target.nnz), dtype=np.int64)
     for counting in (False, True):
         for first in range(0, n_items, step):
             items = torch.arange(first, min(first + step, n_items))
             scores = queries @ tables.fetch(names[1], items).numpy().T
             scores[cold] = contents.items[first : first + len(items)]
             if counting:
-                _count(scores, first, seen, target, scores_of, above)
+                _count(scores, first, seen, target, scores_of, above, ties)
             else:
                 _take(scores, first, target, scores_of)
     with agreed():
         if np.isnan(scores_of).any():
             raise DataError("A target's score is NaN; training has probably diverged.")
-    return _means(_ranking(above + 1, seen, target), metrics)
+    return _means(_ranking(above + 1, ties, seen, target), metrics)
 
 
 def _rows_of(matrix: sp.csr_array, own: slice) -> sp.csr_array:
@@ -80,17 +80,20 @@ def _take(scores: npt.NDArray[np.float32], first: int, target: sp.csr_array, fou
 
 def _count(
     scores: npt.NDArray[np.float32], first: int, seen: sp.csr_array, target: sp.csr_array,
-    found: npt.NDArray[np.float32], above: npt.NDArray[np.int64],
+    found: npt.NDArray[np.float32], above: npt.NDArray[np.int64], ties: npt.NDArray[np.int64],
 ) -> None:  # fmt: skip
-    arguments = (scores, first, seen.indptr, seen.indices, target.indptr, target.indices, found, above)
+    arguments = (scores, first, seen.indptr, seen.indices, target.indptr, found, above, ties)
     for_ranges(lambda start, stop: kernels.count_above(start, stop, *arguments), len(scores), step=64, n_jobs=1)
 
 
-def _ranking(ranks: npt.NDArray[np.int64], seen: sp.csr_array, target: sp.csr_array) -> Ranking:
+def _ranking(
+    ranks: npt.NDArray[np.int64], ties: npt.NDArray[np.int64], seen: sp.csr_array, target: sp.csr_array
+) -> Ranking:
     users = np.repeat(np.arange(target.shape[0]), np.diff(target.indptr))
     order = np.lexsort((ranks, users))
     candidates = target.shape[1] - np.diff(seen.indptr)
-    return Ranking(target.indptr, ranks[order], target.indices[order].astype(np.int32), candidates, target.shape[1])
+    items = target.indices[order].astype(np.int32)
+    return Ranking(target.indptr, ranks[order], ties[order], items, candidates, target.shape[1])
 
 
 def _means(ranking: Ranking, metrics: Sequence[str]) -> dict[str, float]:

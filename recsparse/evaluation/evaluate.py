@@ -25,7 +25,7 @@ from recsparse.interactions.split import Holdout
 from recsparse.kernels.metrics import shared_entries
 from recsparse.models.base import Recommender
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 DEFAULT_METRICS = ("ndcg@10", "ndcg@20", "ndcg@100", "recall@20", "recall@50")
 
 Role = Literal["validation", "test", "train"]
@@ -43,8 +43,9 @@ class Evaluation:
         split: digest of the users, their histories and targets; two evaluations can be compared only if it is equal.
         metrics: names of the metric columns.
         per_user: a line a user: ``user_id``, ``history`` (items known of the user), ``candidates`` (items ranked),
-            ``targets`` (list of item ids) and ``ranks`` (list of int64, aligned with it, best first), from which any
-            metric can be recomputed; then a float64 column a metric, NaN where the user has no target.
+            ``targets`` (list of item ids), ``ranks`` and ``ties`` (lists of int64, aligned with it, best first; see
+            :class:`recsparse.evaluation.ranking.Ranking`), from which any metric can be recomputed; then a float64
+            column a metric, NaN where the user has no target.
         n_resamples: bootstrap draws behind the intervals.
         seed: of those draws.
     """
@@ -95,8 +96,8 @@ class Evaluation:
             rows = catalogue.item_rows(targets.flatten().to_pylist()).astype(np.int32)
             if (rows < 0).any():
                 raise DataError("The catalogue lacks some of the targets; pass the items of the split evaluated on.")
-        ranks = self.per_user["ranks"].combine_chunks().flatten().to_numpy()
-        return Ranking(np.concatenate([[0], np.cumsum(lengths)]), ranks, rows, candidates, n_items)
+        ranks, ties = (self.per_user[name].combine_chunks().flatten().to_numpy() for name in ("ranks", "ties"))
+        return Ranking(np.concatenate([[0], np.cumsum(lengths)]), ranks, ties, rows, candidates, n_items)
 
     def to_frame(self) -> pd.DataFrame:
         """The summaries, a line a metric: mean, low, high, users, without."""
@@ -176,8 +177,8 @@ def evaluate(
         >>> def only(item):
         ...     return Interactions(sp.csr_array(np.eye(4, dtype=np.float32)[[item]]), user, model.items_)
         >>> evaluation = evaluate(model, Holdout(only(1), only(2)), ["ndcg@10", "mrr"])
-        >>> evaluation.summaries["mrr"].mean
-        0.5
+        >>> evaluation.summaries["mrr"].mean  # three items of one user each: (1 + 1/2 + 1/3) / 3
+        0.6111111111111112
     """
     names = check_metrics(metrics)
     if role not in get_args(Role):
@@ -195,6 +196,7 @@ def evaluate(
         "candidates": ranking.candidates.astype(np.int64),
         "targets": pa.ListArray.from_arrays(indptr, item_ids),
         "ranks": pa.ListArray.from_arrays(indptr, pa.array(ranking.ranks)),
+        "ties": pa.ListArray.from_arrays(indptr, pa.array(ranking.ties)),
     }
     columns.update({metric: per_user(ranking, metric) for metric in names})
     return Evaluation(

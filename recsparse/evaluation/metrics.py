@@ -1,8 +1,13 @@
 """Accuracy metrics of a full ranking, a value a user.
 
 For all of them: ``T`` is the set of a user's targets (every target counts 1), ``r(t)`` the rank from 1 of target ``t``
-among all items the user has not seen, ties in score to the lower item row, ``N`` the number of those items. A user
-without targets gets NaN, never 0.
+among all items the user has not seen, ``N`` the number of those items. A user without targets gets NaN, never 0.
+
+**Ties.** Items of equal score have no order, so a metric is its expected value over all orders of them, each as likely
+(McSherry and Najork, "Computing Information Retrieval Performance Measures Efficiently in the Presence of Tied Scores",
+2008): a model that scores all cold items alike reaches there what chance does, whatever the order of the rows. Lists to
+be shown need an order all the same: in ``recommend``, batch scoring and what is measured of lists (coverage, diversity,
+overlap) ties go to the lower item row.
 
 - ``ndcg@k``: sum of 1 / log2(r(t) + 1) over r(t) <= k, over the same sum for the ideal ranks 1 .. min(k, |T|)
 - ``recall@k``: |{t : r(t) <= k}| / |T|
@@ -25,6 +30,7 @@ import numpy.typing as npt
 
 from recsparse.errors import ConfigError
 from recsparse.evaluation.ranking import Ranking
+from recsparse.kernels.metrics import first_hits
 
 PerUser = npt.NDArray[np.float64]
 
@@ -33,9 +39,10 @@ def per_user(ranking: Ranking, metric: str) -> PerUser:
     """One metric, (U,) float64, NaN where a user has no target.
 
     Example:
-        >>> ranking = Ranking(np.array([0, 2]), np.array([1, 4]), np.array([7, 2], np.int32), np.array([9]), 10)
-        >>> per_user(ranking, "recall@3"), per_user(ranking, "mrr")
-        (array([0.5]), array([1.]))
+        >>> items = np.array([7, 2], np.int32)
+        >>> ranking = Ranking(np.array([0, 2]), np.array([1, 3]), np.array([1, 2]), items, np.array([9]), 10)
+        >>> per_user(ranking, "recall@3"), per_user(ranking, "mrr")  # the second is at 3 or at 4
+        (array([0.75]), array([1.]))
     """
     name, k = parse(metric)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -69,20 +76,30 @@ def check_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
     return tuple(metrics)
 
 
-def _discount(ranks: npt.NDArray[np.int64]) -> PerUser:
-    discount: PerUser = 1.0 / np.log2(ranks + 1.0)
-    return discount
+def _gain(ranking: Ranking, k: int | npt.NDArray[np.int64], gains: PerUser) -> PerUser:
+    """The expected gain of each entry, (nnz,), where place ``r`` up to ``k`` gains ``gains[r - 1]``."""
+    before = np.minimum(ranking.ranks - 1, k)
+    last = np.minimum(ranking.ranks + ranking.ties - 1, k)
+    summed = np.concatenate([[0.0], np.cumsum(gains)])
+    mean: PerUser = (summed[last] - summed[before]) / ranking.ties
+    return mean
+
+
+def _discounts(places: int) -> PerUser:
+    discounts: PerUser = 1.0 / np.log2(np.arange(1, places + 1) + 1.0)
+    return discounts
 
 
 def _ndcg(ranking: Ranking, k: int) -> PerUser:
-    ideal = np.concatenate([[0.0], np.cumsum(_discount(np.arange(1, max(ranking.targets, default=0) + 1)))])
-    gained = ranking.total(np.where(ranking.ranks <= k, _discount(ranking.ranks), 0.0))
-    reached: PerUser = gained / ideal[np.minimum(ranking.targets, k)]
+    discounts = _discounts(ranking.n_items)
+    ideal = np.concatenate([[0.0], np.cumsum(discounts)])
+    reached: PerUser = ranking.total(_gain(ranking, k, discounts)) / ideal[np.minimum(ranking.targets, k)]
     return reached
 
 
-def _hits(ranking: Ranking, k: int) -> PerUser:
-    return ranking.total((ranking.ranks <= k).astype(np.float64))
+def _hits(ranking: Ranking, k: int | npt.NDArray[np.int64]) -> PerUser:
+    """The expected number of targets in the first ``k`` (an entry's own ``k``, where it is an array)."""
+    return ranking.total(np.clip(k + 1 - ranking.ranks, 0, ranking.ties) / ranking.ties)
 
 
 def _recall(ranking: Ranking, k: int) -> PerUser:
@@ -98,26 +115,40 @@ def _precision(ranking: Ranking, k: int) -> PerUser:
 
 
 def _map(ranking: Ranking, k: int) -> PerUser:
-    precision = np.where(ranking.ranks <= k, ranking.position / ranking.ranks, 0.0)
+    # Of the others of its level, a target at the p-th of t places has (p - 1) / (t - 1) of them before it on average.
+    above, level = ranking.level
+    crowd = (level - 1) / np.maximum(ranking.ties - 1, 1)
+    harmonic = _gain(ranking, k, 1.0 / np.arange(1, ranking.n_items + 1))
+    places = np.clip(k + 1 - ranking.ranks, 0, ranking.ties) / ranking.ties
+    precision = (above + 1) * harmonic + crowd * (places - ranking.ranks * harmonic)
     return ranking.total(precision) / np.minimum(ranking.targets, k)
 
 
+def _first_hits(ranking: Ranking, k: int) -> tuple[PerUser, PerUser]:
+    there = ranking.targets > 0
+    best = ranking.indptr[:-1][there]
+    hit, reciprocal = np.zeros((2, ranking.n_users))
+    found = np.empty((2, len(best)))
+    first_hits(ranking.ranks[best], ranking.ties[best], ranking.level[1][best], k, *found)
+    hit[there], reciprocal[there] = found
+    return hit, reciprocal
+
+
 def _mrr(ranking: Ranking, k: int) -> PerUser:
-    best = (ranking.position == 1) & (ranking.ranks <= k)
-    return ranking.total(np.where(best, 1.0 / ranking.ranks, 0.0))
+    return _first_hits(ranking, k)[1]
 
 
 def _hit(ranking: Ranking, k: int) -> PerUser:
-    return (_hits(ranking, k) > 0).astype(np.float64)
+    return _first_hits(ranking, k)[0]
 
 
 def _r_precision(ranking: Ranking, k: int) -> PerUser:
-    return ranking.total((ranking.ranks <= ranking.targets[ranking.users]).astype(np.float64)) / ranking.targets
+    return _hits(ranking, ranking.targets[ranking.users]) / ranking.targets
 
 
 def _auc(ranking: Ranking, k: int) -> PerUser:
     others = ranking.candidates - ranking.targets
-    others_above = ranking.total((ranking.ranks - ranking.position).astype(np.float64))
+    others_above = ranking.total(ranking.ranks + (ranking.ties - 1) / 2 - ranking.position)
     return np.subtract(1.0, others_above / (ranking.targets * others))
 
 

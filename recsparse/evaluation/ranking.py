@@ -26,7 +26,9 @@ class Ranking:
 
     Attributes:
         indptr: (U + 1,) int64; user ``u`` has the entries ``indptr[u]:indptr[u + 1]``.
-        ranks: (nnz,) int64 from 1, ascending within a user. Ties in score: the lower item row stands first.
+        ranks: (nnz,) int64, 1 and the unseen items that score higher; ascending within a user.
+        ties: (nnz,) int64, the unseen items of the very same score, the target included: 1 where it has that of its
+            own. Such items stand at ``rank .. rank + ties - 1`` in an order that says nothing.
         items: (nnz,) int32, the target's item row.
         candidates: (U,) int64, how many items were ranked: the catalogue less what the user has seen.
         n_items: the size of the catalogue.
@@ -34,6 +36,7 @@ class Ranking:
 
     indptr: npt.NDArray[np.int64]
     ranks: npt.NDArray[np.int64]
+    ties: npt.NDArray[np.int64]
     items: npt.NDArray[np.int32]
     candidates: npt.NDArray[np.int64]
     n_items: int
@@ -58,6 +61,14 @@ class Ranking:
         """(nnz,) int64, from 1: the how-manieth of its user's targets an entry is."""
         return np.arange(1, len(self.ranks) + 1) - self.indptr[:-1].repeat(self.targets)
 
+    @cached_property
+    def level(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """(nnz,) int64 each: the user's targets that score above an entry, and those that score as it, itself too."""
+        first = (self.position == 1) | (self.ranks != np.roll(self.ranks, 1))
+        starts = np.flatnonzero(first)
+        sizes = np.diff(np.append(starts, len(self.ranks)))
+        return np.repeat(self.position[starts] - 1, sizes), np.repeat(sizes, sizes)
+
     def total(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Sum a value an entry into a value a user, (U,) float64."""
         return np.bincount(self.users, weights=values, minlength=self.n_users).astype(np.float64, copy=False)
@@ -66,7 +77,9 @@ class Ranking:
         """Keep only the targets among ``items`` (a mask over the catalogue); what they compete with stays the same."""
         keep = items[self.items]
         counts = np.concatenate([[0], np.cumsum(keep, dtype=np.int64)])
-        return replace(self, indptr=counts[self.indptr], ranks=self.ranks[keep], items=self.items[keep])
+        return replace(
+            self, indptr=counts[self.indptr], ranks=self.ranks[keep], ties=self.ties[keep], items=self.items[keep]
+        )
 
     def take_users(self, rows: npt.NDArray[np.int64]) -> "Ranking":
         """Only these users, in this order."""
@@ -74,8 +87,9 @@ class Ranking:
         indptr = np.concatenate([[0], np.cumsum(counts)])
         at = np.arange(indptr[-1]) + np.repeat(self.indptr[rows] - indptr[:-1], counts)
         return replace(
-            self, indptr=indptr, ranks=self.ranks[at], items=self.items[at], candidates=self.candidates[rows]
-        )
+            self, indptr=indptr, ranks=self.ranks[at], ties=self.ties[at], items=self.items[at],
+            candidates=self.candidates[rows],
+        )  # fmt: skip
 
 
 def score_blocks(
@@ -152,24 +166,27 @@ def rank_targets(
             f"The model's catalogue lacks items of {target.nnz - target_known.nnz} targets; "
             "evaluate it on the split it was trained for."
         )
-    target_matrix = _sorted(target_known.matrix if among is None else _columns(target_known, among))
+    target_matrix = _sorted(target_known.matrix)
     n_users, n_items = target_matrix.shape
-    items, ranks = np.empty(target_matrix.nnz, dtype=np.int32), np.empty(target_matrix.nnz, dtype=np.int64)
+    columns = None if among is None else np.flatnonzero(among)
+    if columns is not None:
+        seen_matrix, target_matrix = _sorted(seen_matrix[:, columns]), _sorted(target_matrix[:, columns])
+    items = np.empty(target_matrix.nnz, dtype=np.int32)
+    ranks, ties = np.empty((2, target_matrix.nnz), dtype=np.int64)
     wrong = np.zeros(n_users, dtype=np.int8)
     for first, last, scores in score_blocks(model, history, fold_in=fold_in, block_bytes=block_bytes):
         if scores.shape != (last - first, n_items):
             raise DataError(f"The model scored {scores.shape}; {(last - first, n_items)} users x items were asked for.")
-        # Below every finite score, and no target is there.
-        ranked = scores if among is None else np.where(among, scores, -np.inf)
         work = partial(
             target_ranks,
-            np.ascontiguousarray(ranked, dtype=np.float32),
+            np.ascontiguousarray(scores if columns is None else scores[:, columns]),
             seen_matrix.indptr[first : last + 1],
             seen_matrix.indices,
             target_matrix.indptr[first : last + 1],
             target_matrix.indices,
             items,
             ranks,
+            ties,
             wrong[first:last],
         )
         for_ranges(work, last - first, step=256, n_jobs=n_jobs)
@@ -177,21 +194,11 @@ def rank_targets(
     return Ranking(
         indptr=target_matrix.indptr,
         ranks=ranks,
-        items=items,
-        candidates=_candidates(seen_matrix, among),
+        ties=ties,
+        items=items if columns is None else columns[items].astype(np.int32),
+        candidates=np.asarray(seen_matrix.shape[1] - np.diff(seen_matrix.indptr), dtype=np.int64),
         n_items=n_items,
     )
-
-
-def _columns(interactions: Interactions, among: npt.NDArray[np.bool_]) -> sp.csr_array:
-    return interactions.select_entries(among[interactions.matrix.indices]).matrix
-
-
-def _candidates(seen: sp.csr_array, among: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.int64]:
-    if among is None:
-        return np.asarray(seen.shape[1] - np.diff(seen.indptr), dtype=np.int64)
-    counted = np.concatenate([[0], np.cumsum(among[seen.indices], dtype=np.int64)])
-    return np.asarray(among.sum() - np.diff(counted[seen.indptr]), dtype=np.int64)
 
 
 def _sorted(matrix: sp.csr_array) -> sp.csr_array:

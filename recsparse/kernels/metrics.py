@@ -6,74 +6,73 @@ import numpy as np
 NAN_SCORE, SEEN_TARGET = 1, 2
 """What can be wrong with a row: one of its scores is NaN; one of its targets was seen."""
 
-_CHUNK = 4096
-"""Items counted in float32 before the count goes to int64: exact, and 8 or 16 comparisons an instruction."""
 
-_counting = nb.njit(nogil=True, cache=True, fastmath={"reassoc"}, boundscheck=False)
-
-
-@_counting
-def _above(scores, target):  # type: ignore[no-untyped-def]
-    count = np.float32(0.0)
+@nb.njit(nogil=True, cache=True, boundscheck=False)
+def _count(scores, target):  # type: ignore[no-untyped-def]
+    """How many scores are above the target's, and how many at or above; in int32, so that it vectorises."""
+    above, level = np.int32(0), np.int32(0)
     for item in range(len(scores)):
-        count += np.float32(1.0) if scores[item] > target else np.float32(0.0)
-    return np.int64(count)
+        above = np.int32(above + np.int32(scores[item] > target))
+        level = np.int32(level + np.int32(scores[item] >= target))
+    return np.int64(above), np.int64(level)
 
 
-@_counting
-def _not_below(scores, target):  # type: ignore[no-untyped-def]
-    count = np.float32(0.0)
-    for item in range(len(scores)):
-        count += np.float32(1.0) if scores[item] >= target else np.float32(0.0)
-    return np.int64(count)
-
-
-@_counting
+@nb.njit(nogil=True, cache=True, boundscheck=False)
 def _copy(scores, out):  # type: ignore[no-untyped-def]
     """Copy, and count what is not a number, in one pass over memory."""
-    count = np.float32(0.0)
+    count = np.int32(0)
     for item in range(len(scores)):
         out[item] = scores[item]
-        count += np.float32(1.0) if scores[item] != scores[item] else np.float32(0.0)
-    return np.int64(count)
+        count = np.int32(count + np.int32(scores[item] != scores[item]))
+    return count
 
 
 @nb.njit(nogil=True, cache=True, boundscheck=False)
 def target_ranks(  # type: ignore[no-untyped-def]
-    scores, seen_indptr, seen, target_indptr, targets, out_items, out_ranks, out_wrong, start, stop
+    scores, seen_indptr, seen, target_indptr, targets, out_items, out_ranks, out_ties, out_wrong, start, stop
 ):
     """Rank from 1 the ``targets`` of rows ``start:stop`` among all items but the ``seen``, best first.
 
-    Ties go to the lower item: a target stands behind the items before it that score no less, and those after it that
-    score more. Where ``out_wrong[row]`` is not 0, the row's ranks mean nothing.
+    A target's rank is one more than the items that score above it; its ties are the items that score as it does, itself
+    included. Targets of equal rank stand by item. Where ``out_wrong[row]`` is not 0, the row's ranks mean nothing.
     """
-    n_items = scores.shape[1]
-    left = np.empty(n_items, dtype=np.float32)
+    left = np.empty(scores.shape[1], dtype=np.float32)
     for row in range(start, stop):
         first, last = target_indptr[row], target_indptr[row + 1]
-        out_wrong[row] = 0
-        for chunk in range(0, n_items, _CHUNK):
-            if _copy(scores[row, chunk : chunk + _CHUNK], left[chunk : chunk + _CHUNK]) > 0:
-                out_wrong[row] = NAN_SCORE
+        out_wrong[row] = NAN_SCORE if _copy(scores[row], left) > 0 else 0
         for at in range(seen_indptr[row], seen_indptr[row + 1]):
             left[seen[at]] = np.nan  # neither above, below nor equal to anything
         for at in range(first, last):
             item = targets[at]
-            score = left[item]
-            if np.isnan(score) and out_wrong[row] == 0:
+            if np.isnan(left[item]) and out_wrong[row] == 0:
                 out_wrong[row] = SEEN_TARGET
-            rank = 1
-            for chunk in range(0, item, _CHUNK):
-                rank += _not_below(left[chunk : min(chunk + _CHUNK, item)], score)
-            for chunk in range(item + 1, n_items, _CHUNK):
-                rank += _above(left[chunk : chunk + _CHUNK], score)
+            above, level = _count(left, left[item])
             place = at
-            while place > first and out_ranks[place - 1] > rank:
+            while place > first and out_ranks[place - 1] > above + 1:
                 out_ranks[place] = out_ranks[place - 1]
+                out_ties[place] = out_ties[place - 1]
                 out_items[place] = out_items[place - 1]
                 place -= 1
-            out_ranks[place] = rank
+            out_ranks[place] = above + 1
+            out_ties[place] = level - above
             out_items[place] = item
+
+
+@nb.njit(nogil=True, cache=True)
+def first_hits(ranks, ties, targets, cut_off, out_hit, out_reciprocal):  # type: ignore[no-untyped-def]
+    """Each user's expected hit and reciprocal rank at a cut-off, ties standing in random order.
+
+    ``targets[u]`` of the ``ties[u]`` items from rank ``ranks[u]`` on are the user's best targets: given that the places
+    before do not hold one, a place does with probability targets / places left.
+    """
+    for user in range(len(ranks)):
+        missed, reciprocal = 1.0, 0.0
+        for before in range(min(ties[user] - targets[user] + 1, cut_off - ranks[user] + 1)):
+            found = missed * targets[user] / (ties[user] - before)
+            reciprocal += found / (ranks[user] + before)
+            missed -= found
+        out_hit[user] = 1.0 - missed
+        out_reciprocal[user] = reciprocal
 
 
 @nb.njit(nogil=True, cache=True, boundscheck=False)

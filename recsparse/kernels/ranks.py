@@ -15,8 +15,10 @@ def take_target_scores(start, stop, scores, first, target_ptr, targets, target_s
 
 
 @nb.njit(nogil=True, cache=True)
-def count_above(start, stop, scores, first, seen_ptr, seen, target_ptr, targets, target_scores, above):  # type: ignore[no-untyped-def]
-    """Add to ``above`` the unseen items of the block that rank before each target; ties go to the lower item."""
+def count_above(  # type: ignore[no-untyped-def]
+    start, stop, scores, first, seen_ptr, seen, target_ptr, target_scores, above, ties
+):
+    """Add the unseen items of the block that score above each target, and to ``ties`` those that score as it does."""
     last = first + scores.shape[1]
     for user in range(start, stop):
         at = seen_ptr[user] + np.searchsorted(seen[seen_ptr[user] : seen_ptr[user + 1]], first)
@@ -26,5 +28,5 @@ def count_above(start, stop, scores, first, seen_ptr, seen, target_ptr, targets,
                 continue
             score = scores[user, item - first]
             for entry in range(target_ptr[user], target_ptr[user + 1]):
-                known = target_scores[entry]
-                above[entry] += score > known or (score == known and item < targets[entry])
+                above[entry] += score > target_scores[entry]
+                ties[entry] += score == target_scores[entry]

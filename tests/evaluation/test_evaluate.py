@@ -19,15 +19,18 @@ def test_popularity_exactly(holdout_of):
     holdout = holdout_of(
         [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 1, 0, 0]], [[0, 1, 0, 0, 1], [0, 0, 0, 1, 0], [0] * 5]
     )
-    # user 0 ranks 1 2 3 4 and wants 1, 4: ranks 1, 4. User 1 ranks 0 2 3 4 and wants 3: rank 3 (ties: 2 before 3).
+    # user 0 ranks 1, 2 or 3, 4 and wants 1, 4: ranks 1, 4. User 1 ranks 0, 2 or 3, 4 and wants 3: rank 2 or 3.
     evaluation = evaluate(model, holdout, ["ndcg@3", "recall@3", "mrr"], name="popularity")
     ideal = 1 + 1 / math.log2(3)
-    np.testing.assert_allclose(evaluation.values("ndcg@3"), [1 / ideal, 1 / math.log2(4), np.nan], atol=1e-12)
+    np.testing.assert_allclose(
+        evaluation.values("ndcg@3"), [1 / ideal, (1 / math.log2(3) + 1 / math.log2(4)) / 2, np.nan], atol=1e-12
+    )
     np.testing.assert_allclose(evaluation.values("recall@3"), [0.5, 1.0, np.nan])
     summary = evaluation.summaries["mrr"]
-    assert (summary.mean, summary.users, summary.without) == (pytest.approx((1 + 1 / 3) / 2), 2, 1)
+    assert (summary.mean, summary.users, summary.without) == (pytest.approx((1 + (1 / 2 + 1 / 3) / 2) / 2), 2, 1)
     assert evaluation.per_user["targets"].to_pylist() == [[1, 4], [3], []]
-    assert evaluation.per_user["ranks"].to_pylist() == [[1, 4], [3], []]
+    assert evaluation.per_user["ranks"].to_pylist() == [[1, 4], [2], []]
+    assert evaluation.per_user["ties"].to_pylist() == [[1, 1], [2], []]
     assert evaluation.per_user["candidates"].to_pylist() == [4, 4, 4]
 
 
@@ -99,4 +102,4 @@ def test_it_shows_itself_in_a_line() -> None:
         Interactions(sp.csr_array(np.eye(4, dtype=np.float32)[[item]]), users, model.items_) for item in (1, 2)
     )
     found = evaluate(model, Holdout(history, target), ["mrr"], name="Popularity")
-    assert repr(found) == "<Evaluation of Popularity on 1 test users: mrr 0.5000>"
+    assert repr(found) == "<Evaluation of Popularity on 1 test users: mrr 0.6111>"

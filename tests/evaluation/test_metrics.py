@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 import os
@@ -6,6 +7,8 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score, roc_auc_score
 
 from recsparse.errors import ConfigError
@@ -16,7 +19,7 @@ def ranking_of(*ranks, candidates=20):
     """One ranking with a user for each tuple of ranks."""
     indptr = np.cumsum([0, *map(len, ranks)])
     flat = np.array([rank for one in ranks for rank in sorted(one)], dtype=np.int64)
-    return Ranking(indptr, flat, np.zeros(len(flat), np.int32), np.full(len(ranks), candidates), 25)
+    return Ranking(indptr, flat, np.ones_like(flat), np.zeros(len(flat), np.int32), np.full(len(ranks), candidates), 25)
 
 
 HAND = {
@@ -60,6 +63,49 @@ def test_auc_is_nan_where_every_unseen_item_is_a_target():
     assert np.isnan(per_user(ranking_of((1, 2), candidates=2), "auc")[0])
 
 
+def in_order(metric, order, targets):
+    """Independent: one metric of one user whose items stand in this order."""
+    name, _, k = metric.partition("@")
+    k, n = int(k or len(order)), len(targets)
+    hits = [item in targets for item in order]
+    if name == "auc":
+        pairs = [(a, b) for a in range(len(order)) for b in range(len(order)) if hits[a] and not hits[b]]
+        return sum(a < b for a, b in pairs) / len(pairs)
+    first = [place for place, hit in enumerate(hits, 1) if hit and place <= k]
+    return {
+        "ndcg": lambda: (
+            sum(1 / math.log2(place + 1) for place in first)
+            / sum(1 / math.log2(place + 1) for place in range(1, min(k, n) + 1))
+        ),
+        "recall": lambda: len(first) / n,
+        "recall_capped": lambda: len(first) / min(k, n),
+        "precision": lambda: len(first) / k,
+        "map": lambda: sum((number + 1) / place for number, place in enumerate(first)) / min(k, n),
+        "mrr": lambda: 1 / first[0] if first else 0.0,
+        "hit": lambda: float(bool(first)),
+        "r_precision": lambda: sum(hits[:n]) / n,
+    }[name]()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_ties_count_as_the_mean_over_all_their_orders(data):
+    n = data.draw(st.integers(2, 6))
+    scores = data.draw(st.lists(st.integers(0, 2), min_size=n, max_size=n))
+    targets = data.draw(st.sets(st.integers(0, n - 1), min_size=1, max_size=n - 1))
+    rows = sorted((1 + sum(other > scores[item] for other in scores), scores.count(scores[item])) for item in targets)
+    ranks, ties = (np.array(column) for column in zip(*rows, strict=True))
+    ranking = Ranking(np.array([0, len(ranks)]), ranks, ties, np.zeros(len(ranks), np.int32), np.array([n]), n)
+    orders = [
+        order
+        for order in itertools.permutations(range(n))
+        if all(scores[a] >= scores[b] for a, b in itertools.pairwise(order))
+    ]
+    for metric in ("mrr@2", "hit@2", "recall@1", *HAND):
+        expected = sum(in_order(metric, order, targets) for order in orders) / len(orders)
+        assert per_user(ranking, metric)[0] == pytest.approx(expected, abs=1e-12), metric
+
+
 def dense(model, holdout):
     """Scores and relevance of unseen items only, a pair of arrays a user."""
     scores = model.scores(holdout.history.matrix).astype(np.float64)
@@ -68,14 +114,15 @@ def dense(model, holdout):
         yield scores[user, unseen], holdout.target.matrix[[user]].toarray()[0, unseen] > 0
 
 
-def test_ndcg_and_auc_are_scikit_learns(random_case):
-    model, holdout = random_case(seed=3)
+@pytest.mark.parametrize("levels", [None, 4])
+def test_ndcg_and_auc_are_scikit_learns(random_case, levels):
+    model, holdout = random_case(seed=3, levels=levels)
     ranking = rank_targets(model, holdout.history, holdout.target)
     for k in (1, 5, 20):
         ours = per_user(ranking, f"ndcg@{k}")
         for user, (scores, relevant) in enumerate(dense(model, holdout)):
             if relevant.any():
-                assert ours[user] == pytest.approx(ndcg_score([relevant], [scores], k=k, ignore_ties=True), abs=1e-9)
+                assert ours[user] == pytest.approx(ndcg_score([relevant], [scores], k=k), abs=1e-9)
             else:
                 assert np.isnan(ours[user])
     for user, (scores, relevant) in enumerate(dense(model, holdout)):

@@ -13,19 +13,19 @@ from recsparse.models.popularity import Popularity
 
 
 def ranks_by_sorting(scores, seen, targets):
-    """Independent: sort the unseen items of one user by (-score, item), as a person would."""
-    order = sorted((item for item in range(len(scores)) if item not in seen), key=lambda item: (-scores[item], item))
-    return [order.index(item) + 1 for item in targets]
+    """Independent: sort one user's unseen scores; the first place of a target's equals, and how many these are."""
+    order = sorted(-scores[item] for item in range(len(scores)) if item not in seen)
+    return [(order.index(-scores[item]) + 1, order.count(-scores[item])) for item in targets]
 
 
 def ranked(scores, seen, targets):
-    items, ranks = np.zeros(len(targets), dtype=np.int32), np.zeros(len(targets), dtype=np.int64)
+    items, ranks, ties = np.zeros(len(targets), dtype=np.int32), *np.zeros((2, len(targets)), dtype=np.int64)
     wrong = np.zeros(1, dtype=np.int8)
     target_ranks(
         scores, np.array([0, len(seen)]), np.array(seen, dtype=np.int32), np.array([0, len(targets)]),
-        np.array(targets, dtype=np.int32), items, ranks, wrong, 0, 1,
+        np.array(targets, dtype=np.int32), items, ranks, ties, wrong, 0, 1,
     )  # fmt: skip
-    return items, ranks, wrong[0]
+    return items, ranks, ties, wrong[0]
 
 
 @settings(max_examples=60, deadline=None)
@@ -36,28 +36,29 @@ def test_kernel_ranks_as_sorting_does_ties_included(data):
     kinds = data.draw(st.lists(st.sampled_from(["seen", "target", "other"]), min_size=n_items, max_size=n_items))
     seen = [item for item, kind in enumerate(kinds) if kind == "seen"]
     targets = [item for item, kind in enumerate(kinds) if kind == "target"]
-    items, ranks, wrong = ranked(np.array([scores], dtype=np.float32), seen, targets)
-    expected = ranks_by_sorting(scores, set(seen), targets)
-    assert ranks.tolist() == sorted(expected)
-    assert dict(zip(items.tolist(), ranks.tolist(), strict=True)) == dict(zip(targets, expected, strict=True))
+    items, ranks, ties, wrong = ranked(np.array([scores], dtype=np.float32), seen, targets)
+    expected = dict(zip(targets, ranks_by_sorting(scores, set(seen), targets), strict=True))
+    assert list(zip(ranks, items, strict=True)) == sorted((expected[item][0], item) for item in targets)
+    assert [expected[item] for item in items] == list(zip(ranks, ties, strict=True))
     assert not wrong
 
 
-def test_kernel_counts_exactly_in_a_catalogue_of_many_chunks():
+def test_kernel_counts_exactly_in_a_large_catalogue():
     scores = np.random.default_rng(0).permutation(20_000).astype(np.float32)[None]
     targets = [0, 4095, 4096, 19_999]
-    items, ranks, _ = ranked(scores, [], targets)
+    items, ranks, ties, _ = ranked(scores, [], targets)
     assert ranks.tolist() == sorted((20_000 - scores[0, targets]).astype(int).tolist())
     assert ranks.tolist() == (20_000 - scores[0, items]).astype(int).tolist()
+    assert (ties == 1).all()
 
 
 def test_infinite_scores_rank_like_any_other_and_nan_is_reported():
     scores = np.array([[-np.inf, np.inf, 0, -np.inf]], dtype=np.float32)
-    assert ranked(scores, [], [1, 3])[1].tolist() == [1, 4]
-    assert ranked(scores, [0], [3])[1].tolist() == [3]
-    assert ranked(scores, [3], [3])[2] == SEEN_TARGET
+    assert [found.tolist() for found in ranked(scores, [], [1, 3])[1:3]] == [[1, 3], [1, 2]]
+    assert [found.tolist() for found in ranked(scores, [0], [3])[1:3]] == [[3], [1]]
+    assert ranked(scores, [3], [3])[3] == SEEN_TARGET
     scores[0, 2] = np.nan
-    assert ranked(scores, [2], [3])[2] == NAN_SCORE
+    assert ranked(scores, [2], [3])[3] == NAN_SCORE
 
 
 @pytest.mark.parametrize("levels", [None, 3])
@@ -66,15 +67,15 @@ def test_blocks_and_threads_change_nothing(random_case, levels):
     whole = rank_targets(model, holdout.history, holdout.target)
     pieces = rank_targets(model, holdout.history, holdout.target, block_bytes=4 * 60 * 7, n_jobs=2)
     np.testing.assert_array_equal(whole.ranks, pieces.ranks)
+    np.testing.assert_array_equal(whole.ties, pieces.ties)
     np.testing.assert_array_equal(whole.items, pieces.items)
     scores = model.scores(holdout.history.matrix)
     for user in range(whole.n_users):
         seen, targets = holdout.history.matrix[[user]].indices, holdout.target.matrix[[user]].indices
         expected = ranks_by_sorting(scores[user], set(seen), targets)
         found = slice(whole.indptr[user], whole.indptr[user + 1])
-        assert dict(zip(whole.items[found], whole.ranks[found], strict=True)) == dict(
-            zip(targets, expected, strict=True)
-        )
+        places = zip(whole.ranks[found], whole.ties[found], strict=True)
+        assert dict(zip(whole.items[found], places, strict=True)) == dict(zip(targets, expected, strict=True))
         assert whole.candidates[user] == 60 - len(seen)
 
 
@@ -86,13 +87,29 @@ def test_a_user_without_history_gets_what_recommend_gives(holdout_of):
 
 
 def test_restrict_keeps_the_ranks(random_case):
-    model, holdout = random_case()
+    model, holdout = random_case(levels=3)
     ranking = rank_targets(model, holdout.history, holdout.target)
     odd = np.arange(60) % 2 == 1
     kept = ranking.restrict(odd)
     assert kept.items.tolist() == ranking.items[odd[ranking.items]].tolist()
     assert kept.ranks.tolist() == ranking.ranks[odd[ranking.items]].tolist()
+    assert kept.ties.tolist() == ranking.ties[odd[ranking.items]].tolist()
     assert kept.targets.sum() == len(kept.ranks)
+
+
+def test_among_some_is_the_ranking_of_a_catalogue_of_these(random_case):
+    model, holdout = random_case(levels=3)
+    some = np.arange(60) % 3 == 0
+    ranking = rank_targets(model, holdout.history, holdout.target, among=some)
+    scores = model.scores(holdout.history.matrix)
+    for user in range(ranking.n_users):
+        seen, targets = holdout.history.matrix[[user]].indices, holdout.target.matrix[[user]].indices
+        targets = targets[some[targets]]
+        expected = ranks_by_sorting(scores[user], set(seen) | set(np.flatnonzero(~some)), targets)
+        found = slice(ranking.indptr[user], ranking.indptr[user + 1])
+        places = zip(ranking.ranks[found], ranking.ties[found], strict=True)
+        assert dict(zip(ranking.items[found], places, strict=True)) == dict(zip(targets, expected, strict=True))
+        assert ranking.candidates[user] == some.sum() - some[seen].sum()
 
 
 def test_targets_already_seen_are_refused(by_table, holdout_of):
