@@ -35,12 +35,14 @@ class Check:
         status: ``ok``; ``warning`` (works, with a trap); ``missing`` (optional, not there); ``broken``.
         found: what is there, in a few words.
         advice: what to do, as one sentence; empty when there is nothing to do.
+        note: a trap of what is there that no look can find, with the way round it; empty when there is none.
     """
 
     name: str
     status: Status
     found: str
     advice: str = ""
+    note: str = ""
 
 
 class _ProbeError(Exception):
@@ -198,7 +200,8 @@ def _blas(name: str) -> Check:
         return Check(
             name, "warning", found, f"Set OMP_NUM_THREADS={cores} and OPENBLAS_NUM_THREADS={cores}, the usable cores."
         )
-    return Check(name, "ok", found or "none that threadpoolctl knows")
+    note = "Inside threads of your own, nested BLAS threads cost up to 100x: recsparse.parallel.single_threaded_blas()."
+    return Check(name, "ok", found or "none that threadpoolctl knows", note=note)
 
 
 # The required packages
@@ -261,7 +264,8 @@ def _numba(name: str) -> Check:
         return Check(
             name, "warning", f"{answer['version']}, JIT off", "Unset NUMBA_DISABLE_JIT: kernels run 100x slower."
         )
-    return Check(name, "ok", f"{answer['version']}, kernels kept in {answer['cache']}")
+    note = "prange compiles slowly and fights BLAS threads: nogil kernels through recsparse.parallel.for_ranges()."
+    return Check(name, "ok", f"{answer['version']}, kernels kept in {answer['cache']}", note=note)
 
 
 def _torch(name: str) -> Check:
@@ -274,12 +278,28 @@ def _torch(name: str) -> Check:
     if answer["cuda"] and not answer["device"]:
         advice = "It works, but a CPU build of the same version is gigabytes smaller (and fbgemm-gpu-cpu goes with it)."
         return Check(name, "warning", f"{answer['version']}, built for CUDA {answer['cuda']}, no GPU", advice)
-    return Check(name, "ok", f"{answer['version']}, {'CUDA ' + answer['cuda'] if answer['cuda'] else 'CPU build'}")
+    note = "On CPU there is no index_select on CSR tensors: look rows up in a packed table, table.lookup(ids)."
+    found = f"{answer['version']}, {'CUDA ' + answer['cuda'] if answer['cuda'] else 'CPU build'}"
+    return Check(name, "ok", found, note=note)
 
 
 # The optional packages
 
 _STAND_IN = "`pip install -c constraints.txt ./packaging/fbgemm-gpu '.[torchrec]'` in a checkout"
+_FBGEMM_MACHINES = {"x86_64", "aarch64"}
+_FBGEMM_NEWEST_PYTHON = (3, 14)
+
+
+def _how_to_get_torchrec() -> str:
+    """Say how, where there are wheels, and that there are none where there are none."""
+    wheels = platform.system() == "Linux" and platform.machine() in _FBGEMM_MACHINES
+    if wheels and sys.version_info[:2] <= _FBGEMM_NEWEST_PYTHON:
+        return f"Only sharded training, plans and the FBGEMM export need it, 1 GB with torch: {_STAND_IN}."
+    newest = ".".join(map(str, _FBGEMM_NEWEST_PYTHON))
+    return (
+        f"fbgemm-gpu-cpu has wheels for Linux only (x86-64, aarch64; Python to {newest}); "
+        "everything but sharded training, plans and the FBGEMM export works here."
+    )
 
 
 def _is_stand_in(distribution: metadata.Distribution) -> bool:
@@ -305,10 +325,7 @@ def _fbgemm_conflict() -> tuple[str, str] | None:
 def _fbgemm(name: str) -> Check:
     cpu, named = _version("fbgemm-gpu-cpu"), _version("fbgemm-gpu")
     if not cpu and not named:
-        advice = f"Only sharded training and the FBGEMM export need it: {_STAND_IN}."
-        if platform.system() != "Linux":
-            advice = "Its wheels are for Linux only; everything but sharded training and the FBGEMM export works here."
-        return Check(name, "missing", "not installed", advice)
+        return Check(name, "missing", "not installed", _how_to_get_torchrec())
     if conflict := _fbgemm_conflict():
         return Check(name, "broken", *conflict)
     found = f"fbgemm-gpu-cpu {cpu}" if cpu else f"fbgemm-gpu {named} (CUDA)"
@@ -325,13 +342,17 @@ def _fbgemm(name: str) -> Check:
         return Check(name, "broken", f"{found} does not work: {problem}", advice)
     if not named:
         return Check(name, "warning", f"{found}, no stand-in", f"pip finds torchrec's requirement unmet: {_STAND_IN}.")
-    return Check(name, "ok", found)
+    note = (
+        "On CPU it trains by SGD or row-wise Adagrad, not Adam; its pruned lookup's remap takes 4 bytes an original "
+        "row, as much as int2 weights of which 80 % were pruned: remaps here take 1.06 bits."
+    )
+    return Check(name, "ok", found, note=note)
 
 
 def _torchrec(name: str) -> Check:
     version, fbgemm = _version("torchrec"), _version("fbgemm-gpu-cpu") or _version("fbgemm-gpu")
     if not version:
-        return Check(name, "missing", "not installed", f"Only sharded training needs it: {_STAND_IN}.")
+        return Check(name, "missing", "not installed", _how_to_get_torchrec())
     if not fbgemm:
         return Check(name, "broken", f"{version} without fbgemm", f"Install its kernels: {_STAND_IN}.")
     if _release(version) != _release(fbgemm):
@@ -342,7 +363,11 @@ def _torchrec(name: str) -> Check:
     except _ProbeError as problem:
         advice = f"Mend fbgemm-gpu first if it is broken, else reinstall: {_STAND_IN}."
         return Check(name, "broken", f"{version} does not import: {problem}", advice)
-    return Check(name, "ok", version)
+    note = (
+        "On CPU: row-wise sharding of EmbeddingCollection only, not of EmbeddingBagCollection; planners need "
+        "compute_kernels=['fused']; ITEP and managed collisions are CUDA only, prune by a recipe or a row budget."
+    )
+    return Check(name, "ok", version, note=note)
 
 
 def _java(name: str) -> Check:
@@ -362,9 +387,7 @@ def _java(name: str) -> Check:
 def _pyspark(name: str) -> Check:
     version = _version("pyspark")
     if not version:
-        return Check(
-            name, "missing", "not installed", "Only the Spark engine needs it: `pip install 'recsparse[spark]'`."
-        )
+        return Check(name, "missing", "not installed", "Only Spark needs it, 0.8 GB: `pip install 'recsparse[spark]'`.")
     if _release(version) < (4, 1):
         return Check(name, "warning", version, "`pip install 'recsparse[spark]'`: releases before 4.1 were not tried.")
     worker = os.environ.get("PYSPARK_PYTHON") or sys.executable  # recsparse sets it where nobody else has
@@ -378,7 +401,8 @@ def _pyspark(name: str) -> Check:
         return Check(name, "broken", f"{version}, workers run Python {theirs}, not {ours}", set_it)
     if theirs != ours:
         return Check(name, "warning", f"{version}, workers run another environment, {program}", set_it)
-    return Check(name, "ok", f"{version}, workers run {program}")
+    note = "On a cluster PYSPARK_PYTHON must name the executors' Python, with recsparse installed there."
+    return Check(name, "ok", f"{version}, workers run {program}", note=note)
 
 
 _CHECKS: dict[str, Callable[[str], Check]] = {

@@ -83,8 +83,13 @@ def environment(tmp_path: Path, bare_python: Path) -> Environment:
     return Environment(tmp_path, bare_python)
 
 
-def test_nothing_is_broken_where_the_tests_run() -> None:
-    checks = check()
+@pytest.fixture(scope="module")
+def checks() -> list[Check]:
+    """What it says where the tests run."""
+    return check()
+
+
+def test_nothing_is_broken_where_the_tests_run(checks: list[Check]) -> None:
     assert [found.name for found in checks][:3] == ["python", "cores", "memory"]
     assert not [found for found in checks if found.status == "broken"]
     assert {found.name for found in checks if found.status == "missing"} <= {
@@ -125,7 +130,8 @@ def test_a_check_that_fails_is_a_line_and_not_the_end(monkeypatch: pytest.Monkey
 
 def test_torch_of_the_cpu_is_ok_and_of_cuda_without_a_gpu_a_warning(environment: Environment) -> None:
     environment.install("torch", "2.13.0+cpu", module=TORCH)
-    assert environment.says()["torch"] == Check("torch", "ok", "2.13.0+cpu, CPU build")
+    said = environment.says()["torch"]
+    assert (said.status, said.found) == ("ok", "2.13.0+cpu, CPU build")
     (environment.packages / "torch.py").write_text(TORCH.replace("cuda=None", "cuda='12.9'").replace("+cpu", ""))
     said = environment.says()["torch"]
     assert (said.status, said.found) == ("warning", "2.13.0, built for CUDA 12.9, no GPU")
@@ -154,8 +160,8 @@ def test_the_tested_set_works(environment: Environment) -> None:
     install_stand_in(environment)
     environment.install("torchrec", "1.8.0", module="import torch, fbgemm_gpu")
     said = environment.says()
-    assert said["fbgemm-gpu"] == Check("fbgemm-gpu", "ok", "fbgemm-gpu-cpu 1.8.0")
-    assert said["torchrec"] == Check("torchrec", "ok", "1.8.0")
+    assert (said["fbgemm-gpu"].status, said["fbgemm-gpu"].found) == ("ok", "fbgemm-gpu-cpu 1.8.0")
+    assert (said["torchrec"].status, said["torchrec"].found) == ("ok", "1.8.0")
 
 
 def test_the_cuda_wheel_beside_a_cpu_torch_is_broken(environment: Environment) -> None:
@@ -268,12 +274,41 @@ def test_spark_workers_must_run_this_python(environment: Environment) -> None:
     assert environment.says()["pyspark"].status == "ok"  # the engines tell Spark, which would take python3
 
 
-def test_where_fbgemm_has_no_wheel_none_is_advised(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("system", "machine", "python", "wheels"),
+    [
+        ("Linux", "x86_64", (3, 11), True),
+        ("Linux", "aarch64", (3, 14), True),
+        ("Linux", "riscv64", (3, 11), False),
+        ("Linux", "x86_64", (3, 15), False),
+        ("Darwin", "arm64", (3, 11), False),
+    ],
+)
+def test_where_fbgemm_has_no_wheel_none_is_advised(
+    monkeypatch: pytest.MonkeyPatch, system: str, machine: str, python: tuple[int, int], wheels: bool
+) -> None:
     monkeypatch.setattr(doctor, "_version", lambda distribution: None)
-    assert "pip install" in doctor._fbgemm("fbgemm-gpu").advice
-    monkeypatch.setattr(doctor.platform, "system", lambda: "Darwin")
-    said = doctor._fbgemm("fbgemm-gpu")
-    assert (said.status, "pip install" in said.advice) == ("missing", False)
+    monkeypatch.setattr(doctor.platform, "system", lambda: system)
+    monkeypatch.setattr(doctor.platform, "machine", lambda: machine)
+    monkeypatch.setattr(doctor.sys, "version_info", (*python, 0, "final", 0))
+    for look in (doctor._fbgemm, doctor._torchrec):
+        said = look("it")
+        assert (said.status, "pip install" in said.advice) == ("missing", wheels)
+
+
+def test_what_no_look_can_find_is_said_where_it_matters_and_fits_a_screen(checks: list[Check]) -> None:
+    notes = {found.name: found.note for found in checks if found.status == "ok"}
+    for name, words in {
+        "BLAS threads": ("single_threaded_blas",),
+        "numba": ("prange", "for_ranges"),
+        "torch": ("index_select", "CSR"),
+        "fbgemm-gpu": ("Adam", "4 bytes an original row"),
+        "torchrec": ("EmbeddingBagCollection", "compute_kernels=['fused']", "ITEP", "managed collision"),
+        "pyspark": ("PYSPARK_PYTHON",),
+    }.items():
+        assert name not in notes or all(word in notes[name] for word in words)
+    assert {"BLAS threads", "numba"} <= {name for name, note in notes.items() if note}
+    assert len(checks) + sum(bool(found.advice) + bool(found.note) for found in checks) <= 24
 
 
 @pytest.mark.parametrize(

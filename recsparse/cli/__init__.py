@@ -67,12 +67,12 @@ def doctor(as_json: AsJson = False) -> None:
     checks = check()
     colours = {"ok": "green", "warning": "yellow", "missing": "dim", "broken": "red"}
     if as_json:
-        answer({each.name: [each.status, each.found, each.advice] for each in checks}, as_json, "")
+        answer({each.name: [each.status, each.found, each.advice, each.note] for each in checks}, as_json, "")
     else:
         for each in checks:
             out.print(f"[{colours[each.status]}]{each.status:8}[/] {each.name:14} {each.found}")
-            if each.advice:
-                out.print(f"{'':24}{each.advice}", style="dim", markup=False)
+            for words in filter(None, (each.advice, each.note)):
+                out.print(f"{'':24}{words}", style="dim", markup=False)
     raise typer.Exit(int(any(each.status == "broken" for each in checks)))
 
 
