@@ -9,6 +9,9 @@ import time
 
 import pytest
 
+PATIENCE = 300
+"""Seconds after which a process that was killed, or left alone, is taken to hang."""
+
 
 @pytest.fixture
 def start(tmp_path, text):
@@ -28,7 +31,7 @@ def kill_soon(process, seconds):
     assert process.stderr.readline(), process.stderr.read()
     time.sleep(seconds)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.communicate(timeout=PATIENCE)
     return process.returncode == -signal.SIGKILL
 
 
@@ -47,7 +50,7 @@ def disturbed(start, directory, kills):
     chance = random.Random(seed)
     killed = sum(1 for _ in range(kills) if _disturb(start, directory, chance))
     process = start()
-    out, err = process.communicate()
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     assert json.loads(out)["ship"]
     assert not list(directory.rglob(".*partial*"))
