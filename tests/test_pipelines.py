@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,9 @@ def shrunk(document: dict, folder: Path) -> RunConfig:
             params |= {"basis": 32, "dim": 8}
         if "epochs" in params:
             params["epochs"] = 2
+        if "ranks" in model:
+            params |= {"batch_size": 256, "streams": 4}
+            model["sweep"] = {name: values[:1] for name, values in model.get("sweep", {}).items()}
         if "bytes" in params.get("recipe", {}):
             params["recipe"]["bytes"] = 500
         model["value_types"] = model.get("value_types", ["fp32"])[:2]
@@ -127,6 +131,8 @@ def test_every_file_says_what_it_means(file: Path) -> None:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_file_runs(file: Path, pairs: pd.DataFrame, tmp_path: Path) -> None:
     document = tomllib.loads(file.read_text())
+    if any("ranks" in model for model in document["models"]) and find_spec("torchrec") is None:
+        pytest.skip("the extra `torchrec` is for Linux")
     WRITERS[document["data"]["source"]](tmp_path, pairs)
     config = shrunk(document, tmp_path)
     asked = trainings(config)
@@ -137,6 +143,29 @@ def test_every_file_runs(file: Path, pairs: pd.DataFrame, tmp_path: Path) -> Non
     best = max(row.metrics[results.headline].mean for row in results.rows)
     assert 0 < best <= 1
     assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
+
+
+def test_a_new_night_scores_new_users_too(pairs: pd.DataFrame, tmp_path: Path) -> None:
+    document = tomllib.loads((PIPELINES / "nightly-scoring.toml").read_text())
+    ml_100k(tmp_path, pairs)
+    run = Run(shrunk(document, tmp_path), directory=tmp_path / "run")
+
+    def scored() -> pd.DataFrame:
+        run()
+        files = (tmp_path / "run/recommendations").glob("part-*.parquet")
+        return pd.concat([pq.read_table(file).to_pandas() for file in files])
+
+    yesterday = scored()
+    assert yesterday["user_id"].nunique() == USERS
+    new = pd.DataFrame({"user": USERS + 1, "item": [1, 3, 5], "rating": 9, "time": 1_600_000_000})
+    ml_100k(tmp_path, pd.concat([pairs, new]))
+    today = Run(shrunk(document, tmp_path), directory=tmp_path / "run")
+    assert not any(done for _, done in today.plan())
+    run = today
+    found = scored()
+    assert set(found["user_id"]) == set(yesterday["user_id"]) | {USERS + 1}
+    assert not set(found.loc[found["user_id"] == USERS + 1, "item_id"]) & {1, 3, 5}
+    assert all(done for _, done in today.plan())
 
 
 def test_the_nightly_script_scores_and_goes_on(pairs: pd.DataFrame, tmp_path: Path) -> None:

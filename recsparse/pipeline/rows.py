@@ -1,6 +1,5 @@
 """The rows of a report that a pipeline file asks for."""
 
-import re
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from recsparse.models import Recommender
 from recsparse.models.factors import FactorModel
 from recsparse.pipeline.ranks import check_sharded
 from recsparse.report.results import Family
+from recsparse.report.words import slug
 from recsparse.sparsity import Recipe
 from recsparse.validation import validate
 
@@ -68,7 +68,7 @@ class Training:
 
     def slug_of(self, value_type: str) -> str:
         """The name of the row's directories."""
-        return re.sub(r"[^a-z0-9.]+", "-", self.label_of(value_type).lower()).strip("-")
+        return slug(self.label_of(value_type))
 
     def family_of(self, value_type: str) -> Family:
         """What the row is, for the report's colours."""

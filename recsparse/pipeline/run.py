@@ -30,6 +30,7 @@ from recsparse.pipeline.stages import Stage, alone, digest_of
 from recsparse.pipeline.track import check_installed, track
 from recsparse.pipeline.train import train
 from recsparse.report import Results, choose, comparisons, complete, read_results, write_report
+from recsparse.report.kept import Kept
 from recsparse.report.results import Row
 from recsparse.scoring import Job, recommend_to_parquet
 
@@ -199,6 +200,7 @@ class Run:
             measured = RowEvaluations.load(entry.evaluation.directory)
             evaluations[entry.label] = measured.test
             rows.append(describe.row_of(entry, measured))
+        effects = {"effects/": "lists, timings, fallbacks and experiments that the further tables and claims rest on"}
         results = Results(
             run=self.config.name,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -218,15 +220,20 @@ class Run:
                 "recommendations/": f"the best {plan.top} items for every user",
                 "models/": "the trained models with their packed tables",
                 "evaluations/": "every metric of every test user",
+                **(effects if wanted.effects else {}),
             },
         )
+        kept = self.directory / "effects"
         if not wanted.effects:
+            shutil.rmtree(kept, ignore_errors=True)
             return results
         self.tell("effects", 0, None)
-        return complete(
-            results, lambda label: Recommender.load(plan.entry(label).model.directory), evaluations, self.parts,
-            file_of=lambda label: plan.entry(label).model.directory / ITEM_TABLE, noise=wanted.noise,
-        )  # fmt: skip
+        with atomic_directory(kept, overwrite=True) as partial:
+            return complete(
+                results, lambda label: Recommender.load(plan.entry(label).model.directory), evaluations, self.parts,
+                file_of=lambda label: plan.entry(label).model.directory / ITEM_TABLE, noise=wanted.noise,
+                kept=Kept(partial),
+            )  # fmt: skip
 
 
 def _pairs(interactions: Interactions) -> pa.Table:

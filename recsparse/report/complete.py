@@ -4,9 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recsparse.errors import DataError
+import numpy as np
+
 from recsparse.evaluation.evaluate import Evaluation
-from recsparse.evaluation.fallbacks import Compared, evaluate_fallbacks, evaluate_pruned_users
+from recsparse.evaluation.fallbacks import Compared, evaluate_fallbacks, evaluate_pruned_users, pruned_rows
+from recsparse.interactions.interactions import ITEM
 from recsparse.interactions.split import Split
 from recsparse.models.base import Recommender
 from recsparse.models.factors import FactorModel
@@ -15,7 +17,10 @@ from recsparse.report.claims import claims_from_results
 from recsparse.report.costs import measure_costs
 from recsparse.report.effects import DenseReference, effects
 from recsparse.report.experiments import Pair, claims_from_experiments
+from recsparse.report.kept import NOTHING, Kept
 from recsparse.report.results import Cost, Measured, Results, Row
+from recsparse.report.words import slug
+from recsparse.tables import PackedTable
 
 
 def complete(
@@ -28,6 +33,7 @@ def complete(
     noise: Sequence[float] = (),
     seeds: Sequence[int] = (0, 1, 2),
     k: int = 20,
+    kept: Kept = NOTHING,
 ) -> Results:
     """Measure for every row what its mean accuracy does not say, and decide the claims.
 
@@ -41,6 +47,8 @@ def complete(
             ``2 x len(seeds)`` fits.
         seeds: of the noise.
         k: length of the lists described.
+        kept: where what the figures were computed from goes: a directory a row, named by
+            :func:`recsparse.report.words.slug`, and one for the claims.
 
     Returns:
         New results; what was measured already (fit seconds, memory) is kept.
@@ -51,15 +59,17 @@ def complete(
     beside = None if reference is None else DenseReference.of(reference, split.test, k)
     rows = []
     for row in results.rows:
-        model = load(row.label)
-        found: dict[str, Any] = effects(model, split.test, evaluations[row.label], dense=beside, k=k)
+        model, own = load(row.label), kept.below(slug(row.label))
+        found: dict[str, Any] = effects(model, split.test, evaluations[row.label], dense=beside, k=k, kept=own)
         found["cold_items"] = row.cold_items or found["item_groups"].get("unseen", {})
         if isinstance(model, FactorModel) and row.bytes_total:
-            found["pruned_items"] = _pruned_items(model, split, results.headline)
+            found["pruned_items"] = _pruned_items(model, split, results.headline, own)
             if row.label in shown:
-                found["pruned_users"] = _by_fallback(evaluate_pruned_users(model, split.test, [results.headline]))
+                users = evaluate_pruned_users(model, split.test, [results.headline])
+                found["pruned_users"] = _by_fallback(users, own.below("pruned-users"))
             if file_of is not None:
-                found["cost"] = _merged(row.cost, measure_costs(model, file_of(row.label), split.test.history, k=k))
+                measured = measure_costs(model, file_of(row.label), split.test.history, k=k, kept=own)
+                found["cost"] = _merged(row.cost, measured)
         rows.append(row.model_copy(update=found))
     results = results.model_copy(update={"rows": rows})
     claims = claims_from_results(results)
@@ -67,7 +77,9 @@ def complete(
     if noise and sparse is not None and reference is not None:
         model = load(sparse.label)
         if isinstance(model, FactorModel):
-            claims += claims_from_experiments(Pair(model, reference, split, results.headline), noise=noise, seeds=seeds)
+            pair = Pair(model, reference, split, results.headline)
+            claims += claims_from_experiments(pair, noise=noise, seeds=seeds, kept=kept.below("claims"))
+            kept.below("claims").columns("pair", {"sparse": [sparse.label], "dense": [choice.reference.label]})
     return results.model_copy(update={"claims": claims})
 
 
@@ -80,15 +92,17 @@ def _sparse_row(results: Results) -> Row | None:
     return max(sparse, key=lambda row: (row.validation or row.metrics)[results.headline].mean, default=None)
 
 
-def _pruned_items(model: FactorModel, split: Split, metric: str) -> dict[str, dict[str, Measured]]:
-    try:
-        found = evaluate_fallbacks(model, split.test, metrics=[metric])
-    except DataError:  # nothing was pruned
+def _pruned_items(model: FactorModel, split: Split, metric: str, kept: Kept) -> dict[str, dict[str, Measured]]:
+    table = model.item_table_
+    if not isinstance(table, PackedTable) or not (pruned := pruned_rows(table)).any():
         return {}
-    return _by_fallback(found)
+    kept.columns("pruned-items", {ITEM: np.asarray(model.items_[ITEM].to_pylist())[pruned]})
+    return _by_fallback(evaluate_fallbacks(model, split.test, metrics=[metric]), kept.below("pruned-items"))
 
 
-def _by_fallback(found: Compared) -> dict[str, dict[str, Measured]]:
+def _by_fallback(found: Compared, kept: Kept) -> dict[str, dict[str, Measured]]:
+    for fallback, (evaluation, _) in found.items():
+        kept.evaluation(fallback, evaluation)
     return {
         fallback: {name: Measured.of(summary) for name, summary in groups["pruned"].items()}
         for fallback, (_, groups) in found.items()

@@ -8,19 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from recsparse.interactions.interactions import Interactions
 from recsparse.kernels.topk import top_k
 from recsparse.models.factors import FactorModel
+from recsparse.report.kept import NOTHING, Kept
 from recsparse.report.results import Cost, Latency
 from recsparse.tables import FactoredTable, load_table, pack
 
 LOOKUP_BATCH = 64
+Milliseconds = npt.NDArray[np.float64]
 
 
 def measure_costs(
-    model: FactorModel, file: Path, histories: Interactions, *, k: int = 20, calls: int = 200, seed: int = 0
-) -> Cost:
+    model: FactorModel, file: Path, histories: Interactions, *, k: int = 20, calls: int = 200, seed: int = 0,
+    kept: Kept = NOTHING,
+) -> Cost:  # fmt: skip
     """Time the packed table as it is served, on one machine and beside whatever else runs there.
 
     - ``lookup``: one call for 64 random ids.
@@ -35,6 +39,7 @@ def measure_costs(
         k: how many items.
         calls: timed calls of each; a tenth as many go before, untimed.
         seed: of the ids.
+        kept: where each call's time goes, ``timings``.
     """
     table = model.item_table_
     rng = np.random.default_rng(seed)
@@ -47,12 +52,20 @@ def measure_costs(
 
     stored = table.sparse if isinstance(table, FactoredTable) else table
     dense = stored.to_dense()
+    taken = {
+        "convert": _once(lambda: pack(dense, value_type=stored.value_type, layout=stored.layout)),
+        "load": _once(lambda: load_table(file).lookup(ids[0])),
+        "lookup": _often(lambda call: table.lookup(ids[call]), calls),
+        "top-k": _often(best, calls),
+    }
+    what = np.repeat(list(taken), [len(each) for each in taken.values()])
+    kept.columns("timings", {"what": what, "milliseconds": np.concatenate(list(taken.values()))})
     return Cost(
-        convert_seconds=_seconds(lambda: pack(dense, value_type=stored.value_type, layout=stored.layout)),
-        load_seconds=_seconds(lambda: load_table(file).lookup(ids[0])),
+        convert_seconds=taken["convert"][0] / 1000.0,
+        load_seconds=taken["load"][0] / 1000.0,
         file_bytes=file.stat().st_size,
-        lookup=_latency(lambda call: table.lookup(ids[call]), calls, LOOKUP_BATCH),
-        top_k=_latency(best, calls, 1),
+        lookup=_latency(taken["lookup"], LOOKUP_BATCH),
+        top_k=_latency(taken["top-k"], 1),
     )
 
 
@@ -78,7 +91,7 @@ def peak_memory() -> Iterator[Peak]:
         peak.bytes = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
-def _latency(call: Callable[[int], Any], calls: int, batch: int) -> Latency:
+def _often(call: Callable[[int], Any], calls: int) -> Milliseconds:
     for number in range(max(1, calls // 10)):
         call(number)
     taken = np.empty(calls)
@@ -86,15 +99,14 @@ def _latency(call: Callable[[int], Any], calls: int, batch: int) -> Latency:
         began = time.perf_counter()
         call(number)
         taken[number] = time.perf_counter() - began
-    p50, p99 = 1000.0 * np.quantile(taken, [0.5, 0.99])
-    return Latency(p50_ms=float(p50), p99_ms=float(p99), batch=batch, calls=calls)
+    return 1000.0 * taken
 
 
-def _seconds(work: Callable[[], Any]) -> float:
+def _once(work: Callable[[], Any]) -> Milliseconds:
     """The second of two runs: the first may compile a kernel."""
-    taken = 0.0
-    for _ in range(2):
-        began = time.perf_counter()
-        work()
-        taken = time.perf_counter() - began
-    return taken
+    return _often(lambda _: work(), 1)
+
+
+def _latency(taken: Milliseconds, batch: int) -> Latency:
+    p50, p99 = np.quantile(taken, [0.5, 0.99])
+    return Latency(p50_ms=float(p50), p99_ms=float(p99), batch=batch, calls=len(taken))

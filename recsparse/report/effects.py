@@ -5,6 +5,7 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from recsparse.evaluation import beyond
 from recsparse.evaluation.evaluate import Evaluation
@@ -12,9 +13,11 @@ from recsparse.evaluation.features import feature_matrix
 from recsparse.evaluation.groups import by_item_group, by_user_group, popularity_groups
 from recsparse.evaluation.intervals import Summary
 from recsparse.evaluation.ranking import best_items
+from recsparse.interactions.interactions import ITEM, USER
 from recsparse.interactions.split import Holdout
 from recsparse.models.base import Recommender
 from recsparse.models.factors import FactorModel
+from recsparse.report.kept import NOTHING, Kept
 from recsparse.report.results import Measured
 
 
@@ -37,8 +40,9 @@ class DenseReference:
 
 
 def effects(
-    model: Recommender, holdout: Holdout, evaluation: Evaluation, *, dense: DenseReference | None = None, k: int = 20
-) -> dict[str, Any]:
+    model: Recommender, holdout: Holdout, evaluation: Evaluation, *, dense: DenseReference | None = None, k: int = 20,
+    kept: Kept = NOTHING,
+) -> dict[str, Any]:  # fmt: skip
     """The fields ``item_groups``, ``user_groups`` and ``beyond`` of a :class:`recsparse.report.results.Row`.
 
     Args:
@@ -47,24 +51,26 @@ def effects(
         evaluation: of the model on them.
         dense: of the best dense model, for agreement with its lists and for distances by its embeddings.
         k: length of the lists that ``beyond`` describes.
+        kept: where these lists go, ``lists``.
     """
     groups = popularity_groups(model.popularity_)
     items = by_item_group(evaluation, model.items_, groups)
     return {
         "item_groups": {name: _measured(summaries) for name, summaries in items.items()},
         "user_groups": {name: _measured(summaries) for name, summaries in by_user_group(evaluation).items()},
-        "beyond": beyond_accuracy(model, holdout, dense=dense, k=k),
+        "beyond": beyond_accuracy(model, holdout, dense=dense, k=k, kept=kept),
     }
 
 
 def beyond_accuracy(
-    model: Recommender, holdout: Holdout, *, dense: DenseReference | None = None, k: int = 20
+    model: Recommender, holdout: Holdout, *, dense: DenseReference | None = None, k: int = 20, kept: Kept = NOTHING
 ) -> dict[str, float]:
     """Each figure of :mod:`recsparse.evaluation.beyond`, means over users where it is of single lists, by ``name@k``.
 
     Those of features need items with categorical features, those of embeddings and agreement need ``dense``.
     """
     lists = best_items(model, holdout.history, k)
+    kept.columns("lists", {USER: holdout.history.user_ids, "items": lists_of(lists, model.items_)})
     history = holdout.history.with_items(model.items_).matrix
     n_users, n_items = model.history_.shape
     found = {
@@ -83,6 +89,12 @@ def beyond_accuracy(
         found["overlap with dense"] = _mean(beyond.overlap(lists, dense.lists))
         found["RBO with dense"] = _mean(beyond.rank_biased_overlap(lists, dense.lists))
     return {f"{name}@{k}": value for name, value in found.items()}
+
+
+def lists_of(lists: npt.NDArray[np.int32], items: pa.Table) -> list[list[Any]]:
+    """Lists of rows as lists of ids, without the -1 of lists that end before."""
+    ids = np.asarray(items[ITEM].to_pylist())
+    return [ids[row[row >= 0]].tolist() for row in lists]
 
 
 def _mean(values: np.ndarray) -> float:

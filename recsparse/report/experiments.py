@@ -3,7 +3,7 @@
 A verdict is "holds" or "does not hold" only where a 95 % interval leaves zero out; otherwise the claim is undecided.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,11 +20,15 @@ from recsparse.evaluation.interpretability import interpret
 from recsparse.evaluation.intervals import Summary, summarise
 from recsparse.evaluation.ranking import best_items
 from recsparse.evaluation.robustness import NOISE, noise_curve, recalled
+from recsparse.interactions.interactions import USER
 from recsparse.interactions.split import Split
 from recsparse.models.factors import FactorModel
+from recsparse.report.effects import lists_of
+from recsparse.report.kept import NOTHING, Kept
 from recsparse.report.results import Claim
 from recsparse.report.words import metric_name, percent, signed
 
+PerUser = npt.NDArray[np.float64]
 Verdict = Literal["holds", "does not hold", "undecided"]
 
 
@@ -46,19 +50,26 @@ class Pair:
 
 
 def claims_from_experiments(
-    pair: Pair, *, noise: Sequence[float] = NOISE, seeds: Sequence[int] = (0, 1, 2)
+    pair: Pair, *, noise: Sequence[float] = NOISE, seeds: Sequence[int] = (0, 1, 2), kept: Kept = NOTHING
 ) -> list[Claim]:
-    """Every experiment; interpretability only where the items have features.
+    """Every experiment; interpretability only where the items have features. A file each is ``kept``, a line a user.
 
     Cost: ``2 x (1 + (len(noise) - 1) x len(seeds))`` fits.
     """
-    found = [robustness(pair, noise, seeds), over_fitting(pair), cold_start(pair), diversity(pair)]
+    found = [
+        robustness(pair, noise, seeds, kept=kept),
+        over_fitting(pair, kept=kept),
+        cold_start(pair, kept=kept),
+        diversity(pair, kept=kept),
+    ]
     if feature_matrix(pair.dense.items_)[1]:
-        found.append(interpretability(pair))
+        found.append(interpretability(pair, kept=kept))
     return found
 
 
-def robustness(pair: Pair, noise: Sequence[float] = NOISE, seeds: Sequence[int] = (0, 1, 2)) -> Claim:
+def robustness(
+    pair: Pair, noise: Sequence[float] = NOISE, seeds: Sequence[int] = (0, 1, 2), *, kept: Kept = NOTHING
+) -> Claim:
     """How much less a user loses with the sparse model when random interactions are added to the training data."""
     curves = noise_curve(
         {"sparse": pair.sparse, "dense": pair.dense},
@@ -71,6 +82,8 @@ def robustness(pair: Pair, noise: Sequence[float] = NOISE, seeds: Sequence[int] 
     if not noisy:
         raise DataError(f"The shares of noise are {list(noise)}; name one above 0.")
     values = {label: {at: one.values(pair.metric) for at, one in curve.items()} for label, curve in curves.items()}
+    users = next(iter(curves["sparse"].values())).per_user[USER]
+    kept.columns("robustness", {USER: users, **_by_column(values)})
     change = {label: np.mean([by[at] for at in noisy], axis=0) - by[0.0] for label, by in values.items()}
     gap = _interval(change["sparse"] - change["dense"])
     losses = "; ".join(
@@ -87,7 +100,7 @@ def robustness(pair: Pair, noise: Sequence[float] = NOISE, seeds: Sequence[int] 
     )
 
 
-def over_fitting(pair: Pair) -> Claim:
+def over_fitting(pair: Pair, *, kept: Kept = NOTHING) -> Claim:
     """Whether the sparse model's lead in recalling training interactions is smaller than on new ones."""
     asked = pair.split.test.target.nnz / (pair.split.test.target.nnz + pair.split.test.history.nnz)
     figures, gaps = {}, {}
@@ -100,6 +113,7 @@ def over_fitting(pair: Pair) -> Claim:
                 evaluation = evaluate(model, pair.split.test, [pair.metric])
             values[label] = evaluation.values(pair.metric)
             figures[f"{label} {part}"] = float(np.nanmean(values[label]))
+        kept.columns(f"over-fitting-{part}", {USER: evaluation.per_user[USER], **values})
         gap = values["sparse"] - values["dense"]
         gaps[part] = gap[~np.isnan(gap)]
     # The users of the two parts are different people, so this is Welch's interval, not a paired one.
@@ -118,13 +132,15 @@ def over_fitting(pair: Pair) -> Claim:
     )
 
 
-def cold_start(pair: Pair, lengths: Sequence[int] = (1, 2, 3)) -> Claim:
+def cold_start(pair: Pair, lengths: Sequence[int] = (1, 2, 3), *, kept: Kept = NOTHING) -> Claim:
     """Whether new users with very short histories are better served."""
-    values, figures = {}, {}
+    values, figures, each = {}, {}, {}
     for label, model in (("sparse", pair.sparse), ("dense", pair.dense)):
         curve = few_shot_curve(model, pair.split.test, lengths, [pair.metric])
+        each[label] = {k: one.values(pair.metric) for k, one in curve.items()}
         values[label] = np.mean([one.values(pair.metric) for one in curve.values()], axis=0)
         figures[label] = {str(k): one.summaries[pair.metric].mean for k, one in curve.items()}
+    kept.columns("cold-start", {USER: pair.split.test.target.user_ids, **_by_column(each)})
     gap = _interval(values["sparse"] - values["dense"])
     return Claim(
         name="Cold start",
@@ -136,16 +152,18 @@ def cold_start(pair: Pair, lengths: Sequence[int] = (1, 2, 3)) -> Claim:
     )
 
 
-def diversity(pair: Pair, k: int = 20) -> Claim:
+def diversity(pair: Pair, k: int = 20, *, kept: Kept = NOTHING) -> Claim:
     """Whether lists are more varied, by items' features where they have some, by the dense embeddings otherwise."""
     features, names = feature_matrix(pair.dense.items_)
     vectors = features if names else pair.dense.item_table_.to_dense()
     n_items = pair.dense.item_table_.shape[0]
-    distances, figures = {}, {}
+    distances, figures, shown = {}, {}, {}
     for label, model in (("sparse", pair.sparse), ("dense", pair.dense)):
         lists = best_items(model, pair.split.test.history, k)
+        shown[f"{label} items"] = lists_of(lists, model.items_)
         distances[label] = beyond.intra_list_distance(lists, vectors)
         figures[label] = {"coverage": beyond.coverage(lists, n_items), "gini": beyond.gini(lists, n_items)}
+    kept.columns("diversity", {USER: pair.split.test.target.user_ids, **distances, **shown})
     gap = _interval(distances["sparse"] - distances["dense"])
     return Claim(
         name="Diversity",
@@ -158,7 +176,7 @@ def diversity(pair: Pair, k: int = 20) -> Claim:
     )
 
 
-def interpretability(pair: Pair, top: int = 20) -> Claim:
+def interpretability(pair: Pair, top: int = 20, *, kept: Kept = NOTHING) -> Claim:
     """Whether the kept dimensions stand for features, above a shuffled control and above the dense table."""
     features, names = feature_matrix(pair.dense.items_)
     found = {}
@@ -167,6 +185,11 @@ def interpretability(pair: Pair, top: int = 20) -> Claim:
             found[label] = interpret(model.item_table_.to_dense(), features, names, top=top)
         except DataError:
             continue
+    poles = [(label, pole) for label, one in found.items() for pole in one.poles]
+    members = lists_of(np.array([pole.items for _, pole in poles], dtype=np.int32), pair.dense.items_) if poles else []
+    told = {"dim": [pole.dim for _, pole in poles], "sign": [pole.sign for _, pole in poles],
+            "feature": [pole.feature for _, pole in poles], "purity": [pole.purity for _, pole in poles]}  # fmt: skip
+    kept.columns("interpretability", {"table": [label for label, _ in poles], **told, "items": members})
     if len(found) < 2:
         verdict: Verdict = "undecided"
         evidence = (
@@ -200,6 +223,10 @@ def interpretability(pair: Pair, top: int = 20) -> Claim:
 
 def _interval(values: npt.NDArray[np.float64]) -> Summary:
     return summarise(values[:, None], n_resamples=2000)[0]
+
+
+def _by_column(values: Mapping[str, Mapping[int, PerUser] | Mapping[float, PerUser]]) -> dict[str, PerUser]:
+    return {f"{label} {at:g}": each for label, by in values.items() for at, each in by.items()}
 
 
 def _verdict(gap: Summary) -> Verdict:

@@ -1,6 +1,7 @@
 """Figures as a person reads them, and the verdict in sentences: the same in HTML, Markdown and a terminal."""
 
 import math
+import re
 
 from recsparse.report.choice import DENSE, Choice, bytes_of
 from recsparse.report.results import Comparison, Measured, Results, Row
@@ -26,6 +27,15 @@ def human_bytes(count: float | None) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:,.3g} TB"
+
+
+def slug(label: str) -> str:
+    """A row's label as the name of its directories.
+
+    >>> slug("iALS 64 rows 30% int4")
+    'ials-64-rows-30-int4'
+    """
+    return re.sub(r"[^a-z0-9.]+", "-", label.lower()).strip("-")
 
 
 def number(value: float | None, digits: int = 3) -> str:
