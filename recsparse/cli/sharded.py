@@ -72,7 +72,14 @@ def _be_a_rank(config: "TrainConfig", *, as_json: bool) -> None:
             train(config)
             return
         with progress() as tell:
-            summary = train(config, lambda done, of: tell(f"train mf: step {done:,} of {of:,}", done, of))
+
+            def say(done: int, of: int, validation: list[dict[str, float]]) -> None:
+                if validation and done % (of // config.epochs) == 0:
+                    found = ", ".join(f"{name} {value:.4f}" for name, value in validation[-1].items())
+                    tell(f"train mf epoch {len(validation)}: {found}", done, of)
+                tell(f"train mf: step {done:,} of {of:,}", done, of)
+
+            summary = train(config, say)
     except RecsparseError as error:  # all ranks say the same, but of a rank that is lost each its own
         if first or "waited" in str(error) or "lost another rank" in str(error):
             raise
@@ -86,6 +93,8 @@ def _answer(config: "TrainConfig", summary: dict[str, Any], *, as_json: bool) ->
     said |= {f"sharding of {table}": kind for table, kind in summary["sharding"].items()}
     said["bytes sent a rank and step"] = sum(summary["bytes_sent_per_step"]) / summary["ranks"]
     said |= {f"bytes of {table}": sizes["nbytes"] for table, sizes in summary["packed"].items()}
+    if "epoch" in summary:
+        said["epoch"] = summary["epoch"]
     said |= summary["metrics"] or {"no metrics": summary["metrics_note"]}
     answer(said, as_json, f"trained mf on {summary['ranks']} ranks")
 

@@ -151,6 +151,14 @@ class Checkpoints:
         """Whole checkpoints, oldest first."""
         return sorted(path.name for path in self.directory.glob("step-*") if (path / _MANIFEST).exists())
 
+    def forget_after(self, done: int) -> None:
+        """Remove those of more than ``done`` steps; every rank calls it together."""
+        if dist.get_rank() == 0:
+            for name in self.names():
+                if int(name.removeprefix("step-")) > done:
+                    shutil.rmtree(self.directory / name)
+        dist.barrier()
+
     def latest(self) -> Path | None:
         """The newest whole checkpoint."""
         names = self.names()

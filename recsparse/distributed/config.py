@@ -105,11 +105,15 @@ class TrainConfig(_Settings):
         init_std: initial standard deviation times sqrt(dim).
         streams: into how many equal parts the users are cut; ranks share them, so there must not be fewer. The same
             number gives the same batches at any number of ranks.
-        users, items: the two tables.
+        users, items: the two tables of a row an id.
+        user_features, item_features: tables of a row a feature. With one, the vector of an id is its row plus the sum
+            of its features' rows, weighted to length 1 (:class:`recsparse.distributed.features.Features`); an id
+            without interactions has no row and is what its features say. Such items are not drawn as negatives.
         checkpoint_every: steps between checkpoints; 0 for none but the last.
         keep: checkpoints kept.
         prune_every: steps between decisions of a recipe.
-        metrics: measured on the split's validation users when training ends.
+        metrics: measured on the split's validation users after each epoch, where these are trained on.
+        patience: stop after so many epochs without a better first metric and keep the best; None never stops.
         value_type: of the packed tables.
         threads: of each rank.
         timeout: seconds after which a rank that does not answer is given up.
@@ -131,13 +135,37 @@ class TrainConfig(_Settings):
     streams: PositiveInt = 24
     users: TableSettings = TableSettings()
     items: TableSettings = TableSettings()
+    user_features: TableSettings | None = None
+    item_features: TableSettings | None = None
     checkpoint_every: NonNegativeInt = 0
     keep: PositiveInt = 2
     prune_every: PositiveInt = 50
-    metrics: tuple[str, ...] = ("ndcg@20", "recall@20")
+    metrics: Annotated[tuple[str, ...], Field(min_length=1)] = ("ndcg@20", "recall@20")
+    patience: PositiveInt | None = None
     value_type: str = "fp32"
     threads: PositiveInt = 1
     timeout: PositiveFloat = 300.0
+
+    @model_validator(mode="after")
+    def _recipes_end(self) -> Self:
+        tables = (self.users, self.items, self.user_features, self.item_features)
+        if self.patience is not None and any(table and table.recipe for table in tables):
+            raise ValueError("a recipe has its budget at the last step; leave out patience or the recipe")
+        return self
+
+    @model_validator(mode="after")
+    def _features_can_be_learned(self) -> Self:
+        for name in ("user_features", "item_features"):
+            table: TableSettings | None = getattr(self, name)
+            if table is None:
+                continue
+            if self.optimiser != "adagrad":
+                raise ValueError(
+                    f"{name} need optimiser adagrad: a feature is in many samples of a batch, and sgd adds all up"
+                )
+            if table.budget is not None:
+                raise ValueError(f"{name} have no ids that come and go; prune them by a recipe instead of a budget")
+        return self
 
     @classmethod
     def parse(cls, settings: dict[str, Any], where: str = "train") -> Self:
@@ -159,6 +187,7 @@ class TrainConfig(_Settings):
         """What makes a checkpoint's tables these tables: everything but how they are sharded and how long."""
         told = self.model_dump(mode="json", exclude={"output", "keep", "checkpoint_every", "threads", "timeout", "data",
                                                      "metrics", "value_type"})  # fmt: skip
-        for table in ("users", "items"):
-            del told[table]["sharding"]
+        for table in ("users", "items", "user_features", "item_features"):
+            if told[table] is not None:
+                del told[table]["sharding"]
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

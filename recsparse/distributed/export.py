@@ -24,7 +24,8 @@ def export(
     """Write one table as a directory that :func:`recsparse.tables.load_table` reads; every rank calls it together.
 
     A rank fetches its own range of ids, which in a row-wise table are its own rows, packs them and writes one file.
-    No rank holds more than its range. The directory appears when all files are in it.
+    No rank holds more than its range. Where ids have features, what is written are the sums, so that whoever reads the
+    table needs neither. The directory appears when all files are in it.
 
     Returns:
         ``nbytes`` of the packed shards and ``dense`` bytes of the same rows in float32.
@@ -42,7 +43,7 @@ def export(
     partial = path.with_name(f".{path.name}.shards")
     with agreed():
         partial.mkdir(parents=True, exist_ok=True)
-        stored = rows.present()[first:last].numpy()
+        stored = rows.present()[first:last].numpy() | (name in tables.features)  # features say something of every id
         vector = np.array(rows.fallback.cpu())
         if vector.any():  # what is not stored is not zero, so rows are stored whole
             table = pack(

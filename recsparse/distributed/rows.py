@@ -11,9 +11,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from recsparse.distributed.features import Features
 from recsparse.distributed.sharded import ShardedTables
 
 ABSENT = -1
+_NOTHING = torch.zeros(0, dtype=torch.int64)
 
 
 @dataclass
@@ -55,30 +57,36 @@ class Rows:
 
 
 class LogicalTables:
-    """Tables looked up by id.
+    """Tables looked up by id: the vector of an id is its row, or the fallback, plus what its features say.
 
     Attributes:
         sharded: the physical tables.
-        rows: each table's ids.
+        rows: each table's ids; a feature table's ids are the features.
+        features: of the tables whose ids have some.
     """
 
-    def __init__(self, sharded: ShardedTables, rows: dict[str, Rows]) -> None:
-        self.sharded, self.rows = sharded, rows
+    def __init__(self, sharded: ShardedTables, rows: dict[str, Rows], features: dict[str, Features]) -> None:
+        self.sharded, self.rows, self.features = sharded, rows, features
 
     def lookup(self, ids: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Vectors (N, D) of ids (N,) of each table; every rank must call it together."""
-        found = {name: rows.find(ids[name]) for name, rows in self.rows.items()}
+        """Vectors (N, D) of ids (N,) of the tables named; every rank must call it together, with the same names."""
+        asked = {name: features.ask(ids[name]) for name, features in self.features.items() if name in ids}
+        wanted = dict.fromkeys(self.rows, _NOTHING) | ids
+        wanted |= {self.features[name].table: each.rows for name, each in asked.items()}
+        found = {name: rows.find(wanted[name]) for name, rows in self.rows.items()}
         vectors = self.sharded.lookup({name: rows for name, (rows, _) in found.items()})
-        return {
-            name: self.rows[name].spread(vectors[name], positions, len(ids[name]))
+        whole = {
+            name: self.rows[name].spread(vectors[name], positions, len(wanted[name]))
             for name, (_, positions) in found.items()
         }
+        for name, each in asked.items():
+            whole[name] = whole[name] + each.sums(whole[self.features[name].table])
+        return {name: whole[name] for name in ids}
 
     def fetch(self, table: str, ids: Tensor) -> Tensor:
         """Vectors of one table, without a gradient; every rank must call it together."""
-        nothing = torch.zeros(0, dtype=torch.int64)
         with torch.no_grad():
-            return self.lookup({name: ids if name == table else nothing for name in self.rows})[table]
+            return self.lookup({table: ids})[table]
 
 
 def narrow(remap: Tensor, n_rows: int) -> Tensor:

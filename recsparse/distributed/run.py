@@ -16,13 +16,15 @@ from recsparse.distributed.checkpoint import Checkpoints, Position
 from recsparse.distributed.config import TrainConfig
 from recsparse.distributed.export import export
 from recsparse.distributed.process import agreed, check_equal, gather, joined, lost_rank_named
+from recsparse.distributed.rows import LogicalTables
 from recsparse.distributed.streams import scan
 from recsparse.distributed.traffic import copy_bytes
-from recsparse.distributed.trainer import ITEMS, USERS, Tell, Trainer
+from recsparse.distributed.trainer import ITEMS, USERS, Judge, Tell, Trainer
 from recsparse.distributed.validation import validate
 from recsparse.errors import ConfigError
 from recsparse.files import atomic_file
 from recsparse.interactions import Holdout, Interactions, read
+from recsparse.interactions.interactions import Rows
 from recsparse.interactions.reading import row_groups
 from recsparse.interactions.store import read_table
 
@@ -34,10 +36,11 @@ def train(config: TrainConfig, tell: Tell | None = None) -> dict[str, Any]:
     """Train, export and measure; every rank that torchrun started calls it, or one process alone.
 
     Continues from the last checkpoint in ``config.output`` if there is one of this model. ``tell`` hears how many steps
-    of how many are done.
+    of how many are done, and the metrics of all epochs so far.
 
     Returns:
-        What ``training.json`` holds: ranks, sharding, samples a second, bytes sent a step, balance, metrics.
+        What ``training.json`` holds: ranks, sharding, samples a second, bytes sent a step, balance, metrics after each
+        epoch and of the tables in the end.
 
     Raises:
         ConfigError: settings that cannot be met.
@@ -57,6 +60,8 @@ def train_here(config: TrainConfig, rank: int, world: int, tell: Tell | None = N
     identity = f"{config.identity()}-{digest}"
     if (done := _finished(config, identity)) is not None:
         return done
+    with agreed():
+        held_out = _held_out(config)
     contents = scan(data, rank, world)
     with agreed():
         trainer = Trainer.build(config, data, contents, rank, world)
@@ -65,14 +70,25 @@ def train_here(config: TrainConfig, rank: int, world: int, tell: Tell | None = N
     position = Position(0, 0, 0)
     if latest is not None:
         position = trainer.resume(checkpoints, config.output / "checkpoints" / latest)
+    judge: Judge | None = None
+    if not isinstance(held_out, str):
+        names = (USERS, ITEMS)
+
+        def judge(tables: LogicalTables) -> dict[str, float]:
+            return validate(tables, names, contents, *held_out, config.metrics, rank=rank, world=world)
+
+    best = None
+    if config.patience is not None:
+        best = Checkpoints(config.output / "best", identity, keep=1)
+        best.forget_after(position.done)
     began = time.perf_counter()
-    trainer.run(checkpoints, position, tell)
+    trainer.run(checkpoints, position, judge=judge, best=best, tell=tell)
     summary = _summary(trainer, position, time.perf_counter() - began, world) | {"digest": identity}
     summary["settings"] = config.model_dump(mode="json")
-    summary |= _measure(trainer, config, rank, world)
+    summary |= _measured(trainer, held_out)
     summary["packed"] = {
         name: export(trainer.tables, name, config.output / name, value_type=config.value_type)
-        for name in (USERS, ITEMS)
+        for name in trainer.tables.rows
     }
     if rank == 0:
         _write(config.output, trainer, summary)
@@ -81,8 +97,11 @@ def train_here(config: TrainConfig, rank: int, world: int, tell: Tell | None = N
 
 
 def data_digest(directory: Path) -> str:
-    """Identify a dataset by ``dataset.json`` and, of each part, size and footer, without reading it all."""
+    """Identify a dataset by ``dataset.json``, users, items and, of each part, size and footer, without reading all."""
     digest = hashlib.sha256((directory / "dataset.json").read_bytes())
+    for name in ("users", "items"):
+        with (directory / f"{name}.parquet").open("rb") as ids:
+            digest.update(hashlib.file_digest(ids, "sha256").digest())
     for file in sorted({group.file for group in row_groups(directory)}):
         with file.open("rb") as part:
             size = file.stat().st_size
@@ -110,7 +129,7 @@ def _finished(config: TrainConfig, identity: str) -> dict[str, Any] | None:
 
 
 def _summary(trainer: Trainer, start: Position, seconds: float, world: int) -> dict[str, Any]:
-    steps = trainer.steps - start.done
+    steps = len(trainer.losses) - start.done
     sharded = trainer.tables.sharded
     asked = {table: [each[table] for each in gather(trainer.asked)] for table in trainer.asked}
     copies = sum(
@@ -120,7 +139,7 @@ def _summary(trainer: Trainer, start: Position, seconds: float, world: int) -> d
     samples = float(trainer.samples[start.done :].sum())
     return {
         "ranks": world,
-        "steps": trainer.steps,
+        "steps": len(trainer.losses),
         "resumed_at": start.done,
         "seconds": seconds,
         "samples_per_second": samples / seconds if seconds else 0.0,
@@ -139,22 +158,29 @@ def _summary(trainer: Trainer, start: Position, seconds: float, world: int) -> d
     }
 
 
-def _measure(trainer: Trainer, config: TrainConfig, rank: int, world: int) -> dict[str, Any]:
-    """Metrics on the split's validation users, or why there are none."""
-    if not (config.data / "split.json").exists():
-        return {"metrics": {}, "metrics_note": "the data is not a split, so there are no validation users"}
-    with agreed():
+def _held_out(config: TrainConfig) -> tuple[Holdout, Rows] | str:
+    """The split's validation users and their rows, or why there are none to measure on."""
+    note = "the data is not a split, so there are no validation users"
+    if (config.data / "split.json").exists():
         parts = config.data / "validation"
         holdout = Holdout(read(parts / "history"), read(parts / "target"))
         users, items = (read_table(config.data / "train" / f"{name}.parquet") for name in ("users", "items"))
         trained = Interactions(sp.csr_array((users.num_rows, items.num_rows), dtype=np.float32), users, items)
         rows = trained.user_rows(holdout.target.user_ids)
-    if (rows < 0).any():
+        if (rows >= 0).all():
+            return holdout, rows
         note = "validation users are not trained on and would be folded in; use `recsparse evaluate` on the output"
-        return {"metrics": {}, "metrics_note": note}
-    tables = (USERS, ITEMS)
-    found = validate(trainer.tables, tables, trainer.contents, holdout, rows, config.metrics, rank=rank, world=world)
-    return {"metrics": found}
+    if config.patience is not None:
+        raise ConfigError(f"patience is {config.patience}, but {note}; leave it out.")
+    return note
+
+
+def _measured(trainer: Trainer, held_out: tuple[Holdout, Rows] | str) -> dict[str, Any]:
+    """The metrics of the tables that are exported, and those after each epoch."""
+    if isinstance(held_out, str):
+        return {"metrics": {}, "metrics_note": held_out, "validation": []}
+    kept = len(trainer.validation) if trainer.config.patience is None else trainer.best_epoch
+    return {"metrics": trainer.validation[kept - 1], "epoch": kept, "validation": trainer.validation}
 
 
 def _write(output: Path, trainer: Trainer, summary: dict[str, Any]) -> None:

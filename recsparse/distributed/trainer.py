@@ -1,29 +1,33 @@
 """The training loop: every rank takes its part of each batch; tables step inside the backward pass."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from recsparse.distributed.budget import RowBudget
 from recsparse.distributed.checkpoint import Checkpoints, Position, State, row_mesh, shard_state
 from recsparse.distributed.config import TableSettings, TrainConfig
+from recsparse.distributed.features import Features
 from recsparse.distributed.losses import sample_losses
 from recsparse.distributed.process import device, total
 from recsparse.distributed.pruning import ShardedPruner
 from recsparse.distributed.rows import LogicalTables, Rows, balanced_placement, initial_rows, narrow
 from recsparse.distributed.sharded import Shard, ShardedTables, TableSpec
-from recsparse.distributed.streams import Batch, Contents, Streams
+from recsparse.distributed.streams import Batch, Contents, Counts, Streams
 from recsparse.distributed.traffic import Traffic
 from recsparse.errors import ConfigError, DataError
+from recsparse.interactions.store import read_table
 
 USERS, ITEMS = "user_table", "item_table"
-Tell = Callable[[int, int], None]
+USER_FEATURES, ITEM_FEATURES = "user_feature_table", "item_feature_table"
+Tell = Callable[[int, int, list[dict[str, float]]], None]
+Judge = Callable[[LogicalTables], dict[str, float]]
 
 
 @dataclass
@@ -35,8 +39,10 @@ class Trainer:
         contents: of the training data.
         streams: this rank's part of every batch.
         tables: user and item vectors by id.
+        counts: interactions of each id of each table.
         pruners, budgets: of those tables that have one.
         losses, samples: sums of losses and numbers of samples of each step done, over all ranks up to ``summed`` steps.
+        validation: metrics after each epoch done; empty where nothing is held out.
         asked: rows that lookups asked of this rank, by table: distinct rows of a step, summed over steps.
         traffic: bytes sent.
     """
@@ -45,46 +51,49 @@ class Trainer:
     contents: Contents
     streams: Streams
     tables: LogicalTables
+    counts: dict[str, Counts]
     pruners: dict[str, ShardedPruner]
     budgets: dict[str, RowBudget]
     losses: Tensor
     samples: Tensor
     summed: int = 0
-    asked: dict[str, int] = field(default_factory=lambda: {USERS: 0, ITEMS: 0})
+    validation: list[dict[str, float]] = field(default_factory=list)
+    asked: Counter[str] = field(default_factory=Counter)
     traffic: Traffic = field(default_factory=Traffic)
     update_seconds: list[float] = field(default_factory=list)
 
     @classmethod
     def build(cls, config: TrainConfig, data: Path, contents: Contents, rank: int, world: int) -> "Trainer":
         """Shard and initialise the tables; every rank calls it together."""
+        tables, features = _tables(config, data, contents)
         streams = Streams(
             data, contents, streams=config.streams, batch_size=config.batch_size, n_negatives=config.n_negatives,
-            seed=config.random_state, rank=rank, world=world,
+            seed=config.random_state, drawable=contents.items > 0 if ITEMS in features else None,
+            rank=rank, world=world,
         )  # fmt: skip
-        specs = [
-            _spec(USERS, config.users, len(contents.users), config.dim, 1.0),
-            _spec(ITEMS, config.items, len(contents.items), config.dim, 1.0 + config.n_negatives),
-        ]
+        specs = [TableSpec(t.name, t.n_rows, config.dim, t.settings.sharding, t.pooling) for t in tables]
         sharded = ShardedTables(
             specs, optimiser=config.optimiser, learning_rate=config.learning_rate, batch_size=config.batch_size
         )
         std = config.init_std / np.sqrt(config.dim)
         for shard in (shard for shards in sharded.shards.values() for shard in shards):
             _initialise(shard, config.random_state, config.dim, std)
-        pairs = ((USERS, config.users, contents.users), (ITEMS, config.items, contents.items))
-        rows = {name: _rows(settings, counts, config.dim) for name, settings, counts in pairs}
+        rows = {table.name: table.rows(config.dim) for table in tables}
+        given = [(table.name, table.settings) for table in tables]
         steps = config.epochs * streams.steps
         return cls(
-            config, contents, streams, LogicalTables(sharded, rows),
-            {n: ShardedPruner(sharded, n, s.recipe, rows[n]) for n, s, _ in pairs if s.recipe is not None},
-            {n: RowBudget(sharded, n, s.budget, rows[n]) for n, s, _ in pairs if s.budget is not None},
+            config, contents, streams, LogicalTables(sharded, rows, features),
+            {table.name: table.counts for table in tables},
+            {n: ShardedPruner(sharded, n, s.recipe, rows[n]) for n, s in given if s.recipe is not None},
+            {n: RowBudget(sharded, n, s.budget, rows[n]) for n, s in given if s.budget is not None},
             torch.zeros(steps, dtype=torch.float64), torch.zeros(steps, dtype=torch.float64),
+            asked=Counter(dict.fromkeys(rows, 0)),
         )  # fmt: skip
 
     @property
     def steps(self) -> int:
-        """Steps in all."""
-        return len(self.losses)
+        """Steps of all epochs."""
+        return self.config.epochs * self.streams.steps
 
     def step(self, batch: Batch, done: int) -> None:
         """Train on this rank's part of the batch of step ``done``; every rank calls it together."""
@@ -110,15 +119,14 @@ class Trainer:
     def _prune(self, done: int) -> None:
         if done % self.config.prune_every == 0 or done == self.steps:
             for name, pruner in self.pruners.items():
-                counts = self.contents.users if name == USERS else self.contents.items
-                pruner.step(done / self.steps, self._by_row(name, counts))
+                pruner.step(done / self.steps, self._by_row(name))
         for budget in self.budgets.values():
             if done and done % budget.budget.every == 0:
                 budget.update()
                 self.update_seconds.append(budget.seconds)
 
-    def _by_row(self, table: str, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        remap = self.tables.rows[table].remap
+    def _by_row(self, table: str) -> Counts:
+        counts, remap = self.counts[table], self.tables.rows[table].remap
         if remap is None:
             return counts
         by_row = np.zeros(self.tables.sharded.specs[table].rows, dtype=np.int64)
@@ -126,26 +134,66 @@ class Trainer:
         by_row[remap[has].long().numpy()] = counts[has.numpy()]
         return by_row
 
-    def run(self, checkpoints: Checkpoints, start: Position, tell: Tell | None = None) -> None:
-        """Train from a position to the end; ``tell`` hears how many steps of how many are done."""
+    def run(
+        self, checkpoints: Checkpoints, start: Position, *, judge: Judge | None = None, best: Checkpoints | None = None,
+        tell: Tell | None = None,
+    ) -> None:  # fmt: skip
+        """Train from a position to the end.
+
+        Args:
+            checkpoints: written now and then, and at the end.
+            start: where to go on.
+            judge: measures after each epoch.
+            best: where the best epoch is kept; it is taken up in the end, and training stops when patience does.
+            tell: hears how many steps of how many are done, and the metrics of all epochs.
+        """
         done = start.done
         if done == 0:
             self._prune(0)
         every = self.config.checkpoint_every
         for epoch in range(start.epoch, self.config.epochs):
+            if self._is_stale():
+                break
             first = start.step if epoch == start.epoch else 0
             for step in range(first, self.streams.steps):
                 with self.traffic.counted():
                     self.step(self.streams.batch(epoch, step), done)
                 done += 1
+                last = step + 1 == self.streams.steps
+                position = Position(epoch + 1, 0, done) if last else Position(epoch, step + 1, done)
+                if last and judge is not None:
+                    self.sum_losses(done)  # a training that diverged says so, not that its scores are odd
+                    self.validation.append(judge(self.tables))
+                    if best is not None and self.best_epoch == epoch + 1:
+                        best.save(self.state(), position, self._about())
                 if tell is not None:
-                    tell(done, self.steps)
-                if (every and done % every == 0) or done == self.steps:
-                    last = step + 1 == self.streams.steps
-                    position = Position(epoch + 1, 0, done) if last else Position(epoch, step + 1, done)
+                    tell(done, self.steps, self.validation)
+                if (every and done % every == 0) or done == self.steps or (last and self._is_stale()):
                     self.sum_losses(done)
                     checkpoints.save(self.state(), position, self._about())
         checkpoints.wait()
+        if best is not None:
+            best.wait()
+            self._take_up(best)
+        self.losses, self.samples = self.losses[: self.summed], self.samples[: self.summed]
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch, from 1, of the best first metric; the earliest of several."""
+        values = [epoch[self.config.metrics[0]] for epoch in self.validation]
+        return 1 + values.index(max(values))
+
+    def _is_stale(self) -> bool:
+        patience = self.config.patience
+        return patience is not None and bool(self.validation) and len(self.validation) - self.best_epoch >= patience
+
+    def _take_up(self, best: Checkpoints) -> None:
+        path = best.latest()
+        if path is None or self.best_epoch == len(self.validation):
+            return
+        losses, samples = self.losses.clone(), self.samples.clone()
+        self._load(best, path)
+        self.losses, self.samples = losses, samples
 
     def sum_losses(self, done: int) -> None:
         """Sum the steps' losses over ranks up to ``done``; a sum that is not finite stops the run.
@@ -187,6 +235,12 @@ class Trainer:
 
     def resume(self, checkpoints: Checkpoints, path: Path) -> Position:
         """Continue from a checkpoint, of any number of ranks; every rank calls it together."""
+        manifest = self._load(checkpoints, path)
+        position = Position(**manifest["position"])
+        self.summed, self.validation = position.done, manifest["validation"]
+        return position
+
+    def _load(self, checkpoints: Checkpoints, path: Path) -> dict[str, Any]:
         manifest = checkpoints.read_manifest(path)
         kinds = {name: _columns(self.tables.sharded, name) for name in self.tables.rows}
         if manifest["columns"] != kinds:
@@ -211,36 +265,67 @@ class Trainer:
             for number, shard in enumerate(pruner.shards):
                 packed = _local(state[f"{name}.mask.{shard.place.column}"])
                 pruner.masks[number] = _unpacked(packed, shard.place.columns)
-        position = Position(**manifest["position"])
-        self.summed = position.done
-        return position
+        return manifest
 
     def _about(self) -> dict[str, Any]:
         return {
             "columns": {name: _columns(self.tables.sharded, name) for name in self.tables.rows},
             "remapped": [name for name, rows in self.tables.rows.items() if rows.remap is not None],
+            "validation": self.validation,
             "densities": {name: pruner.density for name, pruner in self.pruners.items()},
         }
 
 
-def _spec(name: str, settings: TableSettings, n_ids: int, dim: int, pooling: float) -> TableSpec:
-    rows = n_ids if settings.budget is None else settings.budget.rows
-    if rows > n_ids:
-        raise ConfigError(f"The row budget of {name} is {rows} rows for {n_ids} ids; it needs none.")
-    return TableSpec(name, rows, dim, settings.sharding, pooling)
+@dataclass(frozen=True)
+class _Table:
+    """One table to be, with the interactions of each id; ids without any have no row if ``warm_only``."""
+
+    name: str
+    settings: TableSettings
+    counts: Counts
+    pooling: float
+    warm_only: bool = False
+
+    @property
+    def n_rows(self) -> int:
+        """Physical rows."""
+        n_ids = int(np.count_nonzero(self.counts)) if self.warm_only else len(self.counts)
+        budget = self.settings.budget
+        if budget is not None and budget.rows > n_ids:
+            raise ConfigError(f"The row budget of {self.name} is {budget.rows} rows for {n_ids} ids; it needs none.")
+        return n_ids if budget is None else budget.rows
+
+    def rows(self, dim: int) -> Rows:
+        """Which row each id has at first."""
+        n_rows, settings = self.n_rows, self.settings
+        owners = np.flatnonzero(self.counts) if self.warm_only else np.arange(len(self.counts))
+        remap = None
+        if settings.placement == "balanced" or settings.budget is not None or len(owners) < len(self.counts):
+            given = np.arange(n_rows)
+            if settings.placement == "balanced":
+                given = balanced_placement(self.counts[owners]).numpy()
+            # First owners are spread evenly over the ids: rows keep their order, and users stay near their rank.
+            owners = owners[np.arange(n_rows) * len(owners) // n_rows]
+            remap = torch.full((len(self.counts),), -1)
+            remap[torch.from_numpy(owners)] = torch.from_numpy(given).long()
+            remap = narrow(remap, n_rows)
+        return Rows(len(self.counts), remap, torch.zeros(dim, device=device()))
 
 
-def _rows(settings: TableSettings, counts: npt.NDArray[np.int64], dim: int) -> Rows:
-    remap = None
-    if settings.placement == "balanced":
-        remap = balanced_placement(counts)
-    if settings.budget is not None:
-        # The first owners are spread evenly over the ids: rows keep their order, and users stay near their rank.
-        remap = torch.full((len(counts),), -1)
-        rows = torch.arange(settings.budget.rows)
-        remap[rows * len(counts) // settings.budget.rows] = rows
-        remap = narrow(remap, settings.budget.rows)
-    return Rows(len(counts), remap, torch.zeros(dim, device=device()))
+def _tables(config: TrainConfig, data: Path, contents: Contents) -> tuple[list[_Table], dict[str, Features]]:
+    """What there is to learn, and the features of users or items that have some."""
+    sides = (
+        (USERS, config.users, contents.users, 1.0, USER_FEATURES, config.user_features, "users.parquet"),
+        (ITEMS, config.items, contents.items, 1.0 + config.n_negatives, ITEM_FEATURES, config.item_features,
+         "items.parquet"),
+    )  # fmt: skip
+    tables, features = [], {}
+    for name, settings, counts, pooling, feature_table, feature_settings, file in sides:
+        tables.append(_Table(name, settings, counts, pooling, warm_only=feature_settings is not None))
+        if feature_settings is not None:
+            features[name] = found = Features.of(feature_table, read_table(data / file))
+            tables.append(_Table(feature_table, feature_settings, found.counts(counts), pooling))
+    return tables, features
 
 
 def _initialise(shard: Shard, seed: int, dim: int, std: float) -> None:

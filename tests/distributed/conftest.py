@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import scipy.sparse as sp
 
@@ -79,13 +80,22 @@ def launch() -> Launch:
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A split of 260 users who like one of six kinds of 120 items; validation users are trained on."""
+    return write_split(split(of_kinds(), "random", seed=1), tmp_path_factory.mktemp("data") / "split")
+
+
+def of_kinds() -> Interactions:
+    """260 users who like one of six kinds of 120 items, and features that tell the kinds."""
     rng = np.random.default_rng(0)
-    kind = rng.integers(0, 6, 300)[:, None] == np.arange(120) % 6
-    chance = 0.6 * np.arange(1, 121) ** -0.6 * np.where(kind, 2, 0.4)
+    likes, kind = rng.integers(0, 6, 300), np.arange(120) % 6
+    chance = 0.6 * np.arange(1, 121) ** -0.6 * np.where(likes[:, None] == kind, 2, 0.4)
     matrix = sp.csr_array((rng.random((300, 120)) < chance).astype(np.float32))
-    matrix = matrix[np.diff(matrix.indptr) > 3]
-    return write_split(
-        split(Interactions.from_csr(matrix), "random", seed=1), tmp_path_factory.mktemp("data") / "split"
+    kept = np.diff(matrix.indptr) > 3
+    data = Interactions.from_csr(matrix[kept])
+    tags = [[f"kind {each}", f"size {number % 7}"] for number, each in enumerate(kind)]
+    return Interactions(
+        data.matrix,
+        data.users.append_column("likes", pa.array([f"kind {each}" for each in likes[kept]])),
+        data.items.append_column("tags", pa.array(tags)).append_column("year", pa.array(1990 + np.arange(120) % 20)),
     )
 
 

@@ -117,6 +117,9 @@ def test_a_rank_that_never_comes_is_given_up(settings: dict[str, Any], launch: A
         ({"items": {"recipe": {"bytes": 500}}}, "give density instead of bytes"),
         ({"items": {"recipe": {"density": 0.5, "criterion": "saliency"}}}, "criterion saliency needs gradients"),
         ({"items": {"recipe": {"density": 0.5}, "budget": {"rows": 5}}}, "not both"),
+        ({"item_features": {}}, "item_features need optimiser adagrad"),
+        ({"item_features": {"budget": {"rows": 5}}, "optimiser": "adagrad"}, "recipe instead of a budget"),
+        ({"items": {"recipe": {"density": 0.5}}, "patience": 1}, "leave out patience or the recipe"),
         ({"itmes": {}}, "there is no such key"),
     ],
 )

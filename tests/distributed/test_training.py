@@ -11,14 +11,18 @@ import scipy.sparse as sp
 import torch
 
 from recsparse.distributed import TrainConfig, load_model
+from recsparse.distributed.features import Features
 from recsparse.distributed.losses import sample_losses
 from recsparse.distributed.process import joined
 from recsparse.distributed.rows import initial_rows
 from recsparse.distributed.streams import Streams, scan
 from recsparse.evaluation import evaluate
-from recsparse.interactions import Interactions, read_split, write
+from recsparse.evaluation.cold_items import evaluate_cold_items
+from recsparse.interactions import Interactions, read_split, split, write, write_split
 from recsparse.kernels.sgd import BPR, SGD, SOFTMAX, SQUARED, Settings, Side, step_groups
+from recsparse.models import Popularity
 from recsparse.tables import load_table
+from tests.distributed.conftest import of_kinds
 
 LOSS_TOLERANCE = 2e-6
 """Relative difference of a step's loss: float32 sums in another order."""
@@ -38,6 +42,9 @@ CASES: dict[str, dict[str, Any]] = {
                "prune_every": 3, "optimiser": "adagrad"},
     "dynamic": {"users": {"sharding": "column-wise", "recipe": {"density": 0.3, "schedule": "dynamic"}},
                 "items": {"recipe": {"density": 0.25, "schedule": "dynamic"}}, "prune_every": 3},
+    "features": {"optimiser": "adagrad", "user_features": {"sharding": "column-wise"},
+                 "item_features": {"recipe": {"density": 0.5, "granularity": "row", "schedule": GRADUAL}},
+                 "items": {"placement": "balanced"}, "users": {"budget": {"rows": 70, "every": 3}}, "prune_every": 3},
     "budgets": {"users": {"budget": {"rows": 70, "every": 3}, "sharding": "column-wise"},
                 "items": {"budget": {"rows": 50, "every": 4, "utility": "gradient", "fallback": "zero"}}},
     "budgets-adagrad": {"users": {"budget": {"rows": 70, "every": 3, "utility": "norm"}, "sharding": "data-parallel"},
@@ -46,7 +53,7 @@ CASES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-QUICK = ("rows-bpr-sgd", "columns-softmax-adagrad", "elements", "blocks", "dynamic", "budgets")
+QUICK = ("rows-bpr-sgd", "columns-softmax-adagrad", "elements", "blocks", "dynamic", "budgets", "features")
 
 
 def outcome(output: Path) -> tuple[dict[str, Any], Any, dict[str, Any]]:
@@ -70,6 +77,8 @@ def compare(
             np.testing.assert_array_equal(losses["samples"], other_losses["samples"], err_msg=name)
             np.testing.assert_allclose(losses["loss"], other_losses["loss"], rtol=LOSS_TOLERANCE, err_msg=name)
             assert other_summary["metrics"] == pytest.approx(summary["metrics"], abs=1e-9), name
+            assert len(other_summary["validation"]) == settings["epochs"]
+            assert other_summary["validation"][-1] == other_summary["metrics"]
             assert len(other_summary["bytes_sent_per_step"]) == n
             assert min(other_summary["bytes_sent_per_step"]) > 0
             for table, values in tables.items():
@@ -97,6 +106,8 @@ def test_one_and_two_ranks_agree_and_pruning_meets_its_budgets(
     dense = outcome(tmp_path / "rows-bpr-sgd-2")[0]
     # An id without a row is not sent.
     assert sum(summary["bytes_sent_per_step"]) < 0.8 * sum(dense["bytes_sent_per_step"])
+    # 14 features: 6 kinds, 7 sizes and the year.
+    assert outcome(tmp_path / "features-2")[0]["rows_present"]["item_feature_table"] == 7 / 14
     check_single_process(settings, tmp_path)
 
 
@@ -167,6 +178,42 @@ def test_a_sample_a_step_is_what_the_kernel_of_one_process_does(
         _, _, tables = outcome(tmp_path / loss)
         np.testing.assert_allclose(tables["user_table"], sides[0].values, atol=2e-6, err_msg=loss)
         np.testing.assert_allclose(tables["item_table"], sides[1].values, atol=2e-6, err_msg=loss)
+
+
+def test_features_answer_for_cold_items_and_patience_keeps_the_best_epoch(
+    settings: dict[str, Any], launch: Any, tmp_path: Path
+) -> None:
+    parts = split(of_kinds(), "cold-items", seed=1)
+    data = write_split(parts, tmp_path / "cold")
+    featured = settings | {"data": str(data), "epochs": 6, "optimiser": "adagrad", "learning_rate": 0.1,
+                           "item_features": {}, "user_features": {}, "output": str(tmp_path / "featured")}  # fmt: skip
+    hasty = settings | {"epochs": 40, "optimiser": "adagrad", "learning_rate": 0.3, "patience": 2}
+    launch(2, "train", featured, hasty).check()
+
+    model = load_model(tmp_path / "featured")
+    cold = model.popularity_ == 0
+    assert cold.sum() == 24
+    features = Features.of("item_feature_table", parts.train.items).matrix
+    said = features @ load_table(tmp_path / "featured" / "item_feature_table").to_dense()
+    vectors = model.item_table_.to_dense()
+    np.testing.assert_allclose(vectors[cold], said[cold], atol=1e-6)
+    assert np.abs(vectors[cold]).max(axis=1).min() > 0.1
+    assert np.abs(vectors - said)[~cold].max(axis=1).min() > 0.01  # others have a row of their own beside
+    found, popular = (
+        evaluate_cold_items(each, parts.validation, ["ndcg@20"]).summaries["ndcg@20"].mean
+        for each in (model, Popularity().fit(parts.train))
+    )
+    assert found > 1.2 * popular
+
+    summary, losses, tables = outcome(Path(hasty["output"]))
+    values = [epoch["ndcg@20"] for epoch in summary["validation"]]
+    assert summary["epoch"] == 1 + int(np.argmax(values)) == len(values) - 2 < 38
+    assert summary["metrics"] == summary["validation"][-3]
+    assert summary["steps"] == len(losses) == len(values) * 17
+    until = hasty | {"epochs": summary["epoch"], "output": str(tmp_path / "until"), "patience": None}
+    launch(2, "train", until).check()
+    for name, values in outcome(tmp_path / "until")[2].items():
+        np.testing.assert_array_equal(values, tables[name])
 
 
 @pytest.mark.slow
