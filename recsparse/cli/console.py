@@ -46,6 +46,8 @@ def _text(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
+    if isinstance(value, dict):
+        return ", ".join(f"{_text(part)} {name.replace('_', ' ')}" for name, part in value.items())
     return f"{value:,.4g}" if isinstance(value, float) else str(value)
 
 
