@@ -94,6 +94,8 @@ def shrunk(document: dict, folder: Path) -> RunConfig:
     document["data"]["from_path"] = folder
     if document["split"]["protocol"] != "published":
         document["split"]["options"] |= {"validation": 0.2, "test": 0.2}
+    sharded = [model for model in document["models"] if "ranks" in model]
+    document["models"] = [model for model in document["models"] if model not in sharded[:-1]]  # ranks are slow to start
     for model in document["models"]:
         params = model.setdefault("params", {})
         for name, values in model.get("tune", {}).items():
@@ -108,7 +110,6 @@ def shrunk(document: dict, folder: Path) -> RunConfig:
             params["epochs"] = 2
         if "ranks" in model:
             params |= {"batch_size": 256, "streams": 4}
-            model["sweep"] = {name: values[:1] for name, values in model.get("sweep", {}).items()}
         if "bytes" in params.get("recipe", {}):
             params["recipe"]["bytes"] = 500
         model["value_types"] = model.get("value_types", ["fp32"])[:2]

@@ -94,7 +94,8 @@ def _sparse_row(results: Results) -> Row | None:
 
 def _pruned_items(model: FactorModel, split: Split, metric: str, kept: Kept) -> dict[str, dict[str, Measured]]:
     table = model.item_table_
-    if not isinstance(table, PackedTable) or not (pruned := pruned_rows(table)).any():
+    pruned = pruned_rows(table) if isinstance(table, PackedTable) else np.zeros(table.shape[0], dtype=np.bool_)
+    if pruned.all() or not pruned.any():
         return {}
     kept.columns("pruned-items", {ITEM: np.asarray(model.items_[ITEM].to_pylist())[pruned]})
     return _by_fallback(evaluate_fallbacks(model, split.test, metrics=[metric]), kept.below("pruned-items"))

@@ -1,6 +1,6 @@
 """Every accuracy figure, interval, group, comparison and size of a report, again from the files beside it.
 
-Only pandas, NumPy, SciPy and safetensors: nothing of recsparse is imported.
+Only pandas, NumPy, SciPy and safetensors: of recsparse nothing but what makes the runs is imported.
 """
 
 import json
@@ -11,28 +11,32 @@ import pytest
 from safetensors.numpy import load_file
 from scipy import stats
 
+from recsparse.config import RunConfig
+from recsparse.pipeline import Run
+
 USER, ITEM = "user_id", "item_id"
 
 
 def values_of(frame, metric, keep=None):
-    """A value a user from the ranks of its targets (of those in ``keep``); NaN where there is none."""
+    """A value a user: the mean over the places that a target shares with its ties; NaN where there is no target."""
     name, k = metric.split("@")
+    discounts = np.where(np.arange(1, 10_000) <= int(k), 1 / np.log2(np.arange(1, 10_000) + 1), 0)
     found = []
-    for every, items in zip(frame["ranks"], frame["targets"], strict=True):
-        ranks = np.array([rank for rank, item in zip(every, items, strict=True) if keep is None or item in keep])
-        if not len(ranks):
+    for every, tied, items in zip(frame["ranks"], frame["ties"], frame["targets"], strict=True):
+        kept = [(r, n) for r, n, item in zip(every, tied, items, strict=True) if keep is None or item in keep]
+        if not kept:
             found.append(np.nan)
         elif name == "recall":
-            found.append((ranks <= int(k)).mean())
+            found.append(np.mean([np.mean([place <= int(k) for place in range(r, r + n)]) for r, n in kept]))
         else:
-            ideal = (1 / np.log2(np.arange(min(len(ranks), int(k))) + 2)).sum()
-            found.append((1 / np.log2(ranks[ranks <= int(k)] + 1)).sum() / ideal)
+            reached = sum(discounts[r - 1 : r - 1 + n].mean() for r, n in kept)
+            found.append(reached / discounts[: min(len(kept), int(k))].sum())
     return np.array(found)
 
 
-def interval(values):
-    """Percentile bootstrap over users, 1,000 draws of seed 0."""
-    drawn = values[np.random.default_rng(0).integers(0, len(values), size=(1000, len(values)))]
+def interval(values, draws=1000):
+    """Percentile bootstrap over users, seed 0."""
+    drawn = values[np.random.default_rng(0).integers(0, len(values), size=(draws, len(values)))]
     with np.errstate(invalid="ignore"):
         means = np.nanmean(drawn, axis=1)
     return np.nanquantile(means, [0.025, 0.975])
@@ -46,7 +50,7 @@ def check(measured, values, where):
 
 
 def slug(row):
-    return row["label"].lower().replace(" ", "-")
+    return row["label"].lower().replace(" ", "-").replace("%", "")
 
 
 @pytest.fixture(scope="module")
@@ -163,3 +167,232 @@ def test_counts(finished, results):
     assert split["test_users"] == parts["target"][USER].nunique()
     info = json.loads((finished / "data/dataset.json").read_text())
     assert data["interactions"] == info["counts"]["interactions"]
+
+
+USERS, ITEMS = 100, 60
+METRIC = "ndcg@10"
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """Files with features of users and items."""
+    folder = tmp_path_factory.mktemp("source")
+    rng = np.random.default_rng(0)
+    likes = np.arange(USERS)[:, None] % 3 == np.arange(ITEMS)[None, :] % 3
+    often = np.linspace(1.6, 0.4, ITEMS)
+    user, item = np.nonzero(rng.random(likes.shape) < np.where(likes, 0.5, 0.1) * often)
+    pd.DataFrame({USER: user, ITEM: item}).to_csv(folder / "ratings.csv", index=False)
+    pd.DataFrame({USER: range(USERS), "town": [f"t{u % 3}" for u in range(USERS)]}).to_csv(
+        folder / "users.csv", index=False
+    )
+    genres = pd.DataFrame({ITEM: range(ITEMS), "genre": [f"g{i % 3}" for i in range(ITEMS)]})
+    genres["mood"] = np.where(np.arange(ITEMS) % 2, "glad", "sad")
+    genres.to_csv(folder / "items.csv", index=False)
+    return {
+        "ratings": {"path": str(folder / "ratings.csv")},
+        "users": {"path": str(folder / "users.csv"), "id": USER, "columns": {"town": "town"}},
+        "items": {"path": str(folder / "items.csv"), "id": ITEM, "columns": {"genre": "genre", "mood": "mood"}},
+    }
+
+
+def run_of(source, directory, split, evaluation, models):
+    document = {"name": "rich", "data": {"source": source}, "split": split, "models": models}
+    document["evaluation"] = {"metrics": [METRIC, "recall@10"], "headline": METRIC, **evaluation}
+    Run(RunConfig.model_validate(document), directory=directory)()
+    return directory, json.loads((directory / "results.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def rich(source, tmp_path_factory):
+    """A run with features, pruned rows and noise: its directory and its results."""
+    split = {"protocol": "strong", "seed": 1, "options": {"validation": 0.2, "test": 0.4}}
+    models = [
+        {"kind": "ials", "params": {"dim": 6, "epochs": 4}},
+        {"kind": "ials", "params": {"dim": 6, "epochs": 4, "recipe": {"granularity": "row", "density": 0.7}}},
+        {"kind": "feature-ials", "params": {"dim": 4, "epochs": 3}},
+    ]
+    evaluation = {"few_shot": [0, 2], "noise": [0.3], "max_loss": 0.5}
+    return run_of(source, tmp_path_factory.mktemp("rich") / "run", split, evaluation, models)
+
+
+@pytest.fixture(scope="module")
+def warm(source, tmp_path_factory):
+    """A run with new items."""
+    split = {"protocol": "cold-items", "seed": 1, "options": {"validation": 0.15, "test": 0.3}}
+    models = [{"kind": "popularity"}, {"kind": "feature-ials", "params": {"dim": 4, "epochs": 3}}]
+    evaluation = {"few_shot": [], "warm_up": [0, 2], "effects": False}
+    return run_of(source, tmp_path_factory.mktemp("warm") / "run", split, evaluation, models)
+
+
+def kept(run, row, name):
+    return pd.read_parquet(run / "effects" / slug(row) / f"{name}.parquet")
+
+
+def claim(results, name):
+    return next(each for each in results["claims"] if each["name"] == name)
+
+
+def shown(values):
+    """As a claim says it: the mean and its interval (2,000 draws), with signs."""
+    return f"{signed(np.nanmean(values))} [{', '.join(map(signed, interval(values, 2000)))}]"
+
+
+def signed(value, digits=4):
+    return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def verdict(low, high):
+    return "holds" if low > 0 else "does not hold" if high < 0 else "undecided"
+
+
+def test_new_users_by_history_by_features_and_by_both(rich):
+    run, results = rich
+    by_features = 0
+    for row in results["rows"]:
+        for point in row["few_shot"]:
+            for role, name in (("metrics", "history"), ("fold_in", "fold-in")):
+                for metric, measured in point[role].items():
+                    frame = pd.read_parquet(run / "evaluations" / slug(row) / f"{name}-{point['history']}.parquet")
+                    check(measured, values_of(frame, metric), (row["label"], name, point["history"]))
+            by_features += bool(point["fold_in"])
+    assert by_features == 2, "the model that knows features, at both lengths"
+
+
+def test_new_items_and_how_they_warm_up(warm):
+    run, results = warm
+    for row in results["rows"]:
+        folder = run / "evaluations" / slug(row)
+        for metric, measured in row["cold_items"].items():
+            check(measured, values_of(pd.read_parquet(folder / "cold-items.parquet"), metric), row["label"])
+        assert [point["gathered"] for point in row["warm_up"]] == [0, 2]
+        for point in row["warm_up"]:
+            frame = pd.read_parquet(folder / f"warm-up-{point['gathered']}.parquet")
+            for metric, measured in point["metrics"].items():
+                check(measured, values_of(frame, metric), (row["label"], point["gathered"]))
+
+
+def test_pruned_items_and_users(rich):
+    run, results = rich
+    items = users = 0
+    for row in results["rows"]:
+        for fallback, measured in row["pruned_items"].items():
+            pruned = set(kept(run, row, "pruned-items")[ITEM])
+            values = values_of(kept(run, row, f"pruned-items/{fallback}"), METRIC, pruned)
+            check(measured[METRIC], values, (row["label"], fallback))
+            items += 1
+        for fallback, measured in row["pruned_users"].items():
+            frame = kept(run, row, f"pruned-users/{fallback}")
+            lost = np.zeros(len(frame), dtype=bool)
+            lost[np.argsort(frame["history"], kind="stable")[: len(frame) // 2]] = True
+            check(measured[METRIC], values_of(frame, METRIC)[lost], (row["label"], fallback))
+            users += 1
+    assert items >= 4
+    assert users >= 4
+
+
+def test_latencies_and_what_making_took(rich):
+    run, results = rich
+    for row in results["rows"]:
+        times = kept(run, row, "timings").groupby("what")["milliseconds"]
+        for name, what in (("lookup", "lookup"), ("top_k", "top-k")):
+            cost, taken = row["cost"][name], times.get_group(what)
+            assert [cost["p50_ms"], cost["p99_ms"]] == pytest.approx(list(taken.quantile([0.5, 0.99])))
+            assert cost["calls"] == len(taken)
+        assert row["cost"]["load_seconds"] == pytest.approx(times.get_group("load").item() / 1000)
+        told = json.loads((run / "models" / slug(row) / "training.json").read_text())
+        for name in ("fit_seconds", "convert_seconds", "peak_memory_bytes"):
+            assert row["cost"][name] == told[name]
+
+
+def test_what_is_said_of_every_row_s_lists(rich):
+    run, results = rich
+    pairs = {part: pd.read_parquet(run / f"audit/{part}.parquet") for part in ("train", "history")}
+    counts = pairs["train"].groupby(ITEM).size().reindex(range(ITEMS), fill_value=0).to_numpy()
+    own = pairs["history"].groupby(USER)[ITEM].agg(lambda items: counts[items].mean())
+    about = pd.read_parquet(run / "data/items.parquet").set_index(ITEM)
+    dense = next(row for row in results["rows"] if row["label"] == "iALS 6")
+    theirs = kept(run, dense, "lists").set_index(USER)["items"]
+    vectors = load_file(run / "models" / slug(dense) / "item_table.safetensors")
+    (values,) = (tensor for tensor in vectors.values() if tensor.size == ITEMS * 6)
+    unit = values.reshape(ITEMS, 6) / np.linalg.norm(values.reshape(ITEMS, 6), axis=1, keepdims=True)
+    row_of = {item: row for row, item in enumerate(about.index)}
+    upper = np.triu_indices(20, 1)
+    for row in results["rows"]:
+        lists = kept(run, row, "lists").set_index(USER)["items"]
+        place = np.array([[row_of[item] for item in items] for items in lists])
+        times = np.sort(np.bincount(np.concatenate(lists.to_numpy()), minlength=ITEMS))
+        alike = (about["genre"].to_numpy()[place][:, :, None] == about["genre"].to_numpy()[place][:, None, :]) * 0.5
+        alike += (about["mood"].to_numpy()[place][:, :, None] == about["mood"].to_numpy()[place][:, None, :]) * 0.5
+        close = np.einsum("uad,ubd->uab", unit[place], unit[place])
+        expected = {
+            "coverage@20": (times > 0).mean(),
+            "gini@20": ((2 * np.arange(1, ITEMS + 1) - ITEMS - 1) * times).sum() / (ITEMS * times.sum()),
+            "popularity lift@20": np.mean([counts[items].mean() / own[user] - 1 for user, items in lists.items()]),
+            "distance by features@20": 1 - alike[:, *upper].mean(),
+            "distance by embeddings@20": 1 - close[:, *upper].mean(),
+            "overlap with dense@20": np.mean([len({*items} & {*theirs[user]}) / 20 for user, items in lists.items()]),
+        }
+        assert {name: row["beyond"][name] for name in expected} == pytest.approx(expected, rel=1e-5), row["label"]
+
+
+def test_claims_that_experiments_decide(rich):
+    run, results = rich
+    frames = {file.stem: pd.read_parquet(file) for file in (run / "effects/claims").glob("*.parquet")}
+    noise = frames["robustness"]
+    found = claim(results, "Robustness")
+    for label in ("sparse", "dense"):
+        for at, figure in found["figures"][label].items():
+            assert figure == pytest.approx(noise[f"{label} {float(at):g}"].mean())
+    gap = (noise["sparse 0.3"] - noise["sparse 0"] - noise["dense 0.3"] + noise["dense 0"]).to_numpy()
+    assert found["evidence"].endswith(f"{shown(gap)}.")
+    assert found["verdict"] == verdict(*interval(gap, 2000))
+
+    found = claim(results, "Over-fitting")
+    parts = {part: frames[f"over-fitting-{part}"] for part in ("train", "test")}
+    for part, frame in parts.items():
+        for label in ("sparse", "dense"):
+            assert found["figures"][f"{label} {part}"] == pytest.approx(frame[label].mean())
+    gaps = {part: (frame["sparse"] - frame["dense"]).dropna() for part, frame in parts.items()}
+    low, high = stats.ttest_ind(gaps["test"], gaps["train"], equal_var=False).confidence_interval(0.95)
+    assert found["verdict"] == verdict(low, high)
+    assert f"{signed(gaps['test'].mean() - gaps['train'].mean())} [{signed(low)}, {signed(high)}]" in found["evidence"]
+
+    found, short = claim(results, "Cold start"), frames["cold-start"]
+    for label in ("sparse", "dense"):
+        for length, figure in found["figures"][label].items():
+            assert figure == pytest.approx(short[f"{label} {length}"].mean())
+    gap = np.mean([short[f"sparse {k}"] - short[f"dense {k}"] for k in (1, 2, 3)], axis=0)
+    assert found["evidence"].endswith(f"{shown(gap)}.")
+    assert found["verdict"] == verdict(*interval(gap, 2000))
+
+    found, lists = claim(results, "Diversity"), frames["diversity"]
+    gap = (lists["sparse"] - lists["dense"]).to_numpy()
+    assert shown(gap) in found["evidence"]
+    assert found["verdict"] == verdict(*interval(gap, 2000))
+    for label in ("sparse", "dense"):
+        there = np.unique(np.concatenate(lists[f"{label} items"].to_numpy()))
+        assert found["figures"][label]["coverage"] == len(there) / ITEMS
+
+    found, poles = claim(results, "Interpretability"), frames["interpretability"]
+    about = pd.read_parquet(run / "data/items.parquet").set_index(ITEM)
+    for label, purity in poles.groupby("table")["purity"].mean().items():
+        if found["figures"]:
+            assert found["figures"][label]["purity"] == pytest.approx(purity)
+    for pole in poles.itertuples():
+        column, value = pole.feature.split("=")
+        share, base = (about.loc[pole.items, column] == value).mean(), (about[column] == value).mean()
+        assert pole.purity == pytest.approx((share - base) / (1 - base))
+
+
+def test_claims_that_rows_decide(rich):
+    _, results = rich
+    rows = {row["label"]: row for row in results["rows"]}
+    sparse, dense = rows["iALS 6 rows 70%"], rows["iALS 6"]
+    assert claim(results, "Computation")["figures"] == {
+        "sparse_p50_ms": sparse["cost"]["top_k"]["p50_ms"], "dense_p50_ms": dense["cost"]["top_k"]["p50_ms"]
+    }  # fmt: skip
+    assert claim(results, "Storage")["figures"]["sparse"] == sparse["bytes_total"]
+    other = sum(size for part, size in sparse["breakdown"].items() if part != "values")
+    assert claim(results, "Metadata")["figures"]["share"] == pytest.approx(other / sparse["bytes_total"])
+    conversion = claim(results, "Conversion")["figures"]
+    assert conversion == {name: sparse["cost"][name] for name in ("convert_seconds", "fit_seconds")}
