@@ -55,7 +55,7 @@ class Alternation:
         progress = {"epochs": self.epochs, "best_epoch": self.best_epoch, "validation": self.validation}
         if self.pruner is not None:
             masks, progress["pruner"] = self.pruner.state()
-            arrays |= {f"pruner.{name}": array for name, array in masks.items()}
+            arrays |= masks
         arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         write_checkpoint(path, arrays, progress, digest)
 
@@ -72,8 +72,7 @@ class Alternation:
         if "best.users" in arrays:
             self.best = arrays["best.users"], _unpack("best.items", arrays)
         if self.pruner is not None:
-            masks = {name.removeprefix("pruner."): arrays[name] for name in arrays if name.startswith("pruner.")}
-            self.pruner.restore(masks, progress["pruner"])
+            self.pruner.restore(arrays, progress["pruner"])
 
     def _best_metric(self) -> float:
         return self.validation[self.best_epoch - 1]

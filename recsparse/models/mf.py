@@ -197,14 +197,16 @@ class MF(FactorModel):
         if self._checkpoint is not None and (found := read_checkpoint(self._checkpoint, digest)):
             arrays, progress = found
             users, items = unpack_side("users", arrays), unpack_side("items", arrays)
-            self._store(arrays["best.users"], arrays["best.items"], None, progress["best"])
+            if pruner is not None:
+                pruner.restore(arrays, progress["pruner"])
+            self._store(arrays["best.users"], arrays["best.items"], _kept_by(pruner), progress["best"])
             self.epochs_, self.validation_ = progress["epochs"], progress["validation"]
         while self.epochs_ < self.epochs and not self._is_stale():
             last = users.values.copy(), items.values.copy()
             run_epoch(sampler, self.epochs_, users, items, settings, self.n_jobs)
             if not (np.isfinite(users.values).all() and np.isfinite(items.values).all()):
                 if self._validation is None or self.best_epoch_ == 0:
-                    self._keep(*last, None if pruner is None else pruner.kept, self.epochs_)
+                    self._keep(*last, _kept_by(pruner), self.epochs_)
                 raise DataError(
                     f"MF diverged in epoch {self.epochs_ + 1} (loss {self.loss}, optimiser {self.optimiser}, "
                     f"learning_rate {self.learning_rate}, reg {self.reg}); the model keeps epoch {self.best_epoch_}. "
@@ -218,15 +220,17 @@ class MF(FactorModel):
                 arrays = pack_side("users", users) | pack_side("items", items)
                 arrays |= {"best.users": self.user_table_, "best.items": self.item_table_.to_dense()}
                 progress = {"epochs": self.epochs_, "validation": self.validation_, "best": self.best_epoch_}
+                if pruner is not None:
+                    masks, progress["pruner"] = pruner.state()
+                    arrays |= masks
                 write_checkpoint(self._checkpoint, arrays, progress, digest)
 
     def _judge(self, users: Side, items: Side, pruner: Pruner | None) -> None:
         """Keep this epoch unless an earlier one was better on validation; a recipe always ends with its last."""
-        kept = None if pruner is None else pruner.kept
         metric: float | None = None
         best = (self.user_table_, self.item_table_, self.fold_in_map_, self.best_epoch_) if self.best_epoch_ else None
         if self._validation is not None or self._checkpoint is not None or self.epochs_ == self.epochs:
-            self._keep(users.values, items.values, kept, self.epochs_)
+            self._keep(users.values, items.values, _kept_by(pruner), self.epochs_)
         if self._validation is not None:
             from recsparse.evaluation import per_user, rank_targets  # noqa: PLC0415 (evaluation needs models)
 
@@ -330,8 +334,10 @@ class MF(FactorModel):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be at least 0.")
         if self.recipe is not None and self.layers:
             raise ConfigError("Propagation would fill in what a recipe prunes; set layers to 0 or leave out recipe.")
-        if self.recipe is not None and self._checkpoint is not None:
-            raise ConfigError("A checkpoint does not hold a recipe's progress yet; leave out checkpoint or recipe.")
+
+
+def _kept_by(pruner: Pruner | None) -> npt.NDArray[np.bool_] | None:
+    return None if pruner is None else pruner.kept
 
 
 def bpr_gradient(matrix: sp.csr_array, users: Floats, items: Floats, sampler: Sampler, epoch: int) -> Floats:

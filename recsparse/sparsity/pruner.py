@@ -78,15 +78,15 @@ class Pruner:
         return evidence.values * self.kept
 
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What :meth:`restore` needs to go on from here: arrays and plain values."""
-        arrays: dict[str, Any] = {"kept": self.kept, "early": self._early}
+        """What :meth:`restore` needs to go on from here: arrays by names of their own, and plain values."""
+        arrays: dict[str, Any] = {"pruner.kept": self.kept, "pruner.early": self._early}
         return {name: array for name, array in arrays.items() if array is not None}, {
             "fixed": self.fixed, "shrinking": self._shrinking, "previous": self._previous, "density": self._density
         }  # fmt: skip
 
     def restore(self, arrays: dict[str, Any], values: dict[str, Any]) -> None:
-        """Take up what :meth:`state` gave."""
-        self.kept, self._early = arrays.get("kept"), arrays.get("early")
+        """Take up what :meth:`state` gave, whatever other arrays stand beside it."""
+        self.kept, self._early = arrays.get("pruner.kept"), arrays.get("pruner.early")
         self.fixed, self._shrinking = values["fixed"], values["shrinking"]
         self._previous, self._density = values["previous"], values["density"]
 

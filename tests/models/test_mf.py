@@ -316,6 +316,25 @@ def test_resumed_early_stopping_equals_an_uninterrupted_run(tmp_path: Path) -> N
     np.testing.assert_array_equal(resumed.item_table_.to_dense(), whole.item_table_.to_dense())
 
 
+@pytest.mark.parametrize("schedule", ["gradual", "dynamic", "tickets", "soft-threshold"])
+def test_a_recipe_resumes_where_it_was(schedule: str, tmp_path: Path) -> None:
+    recipe = {"density": 0.25, "schedule": schedule}
+    model = MF(dim=16, epochs=30, recipe=recipe, optimiser="adagrad", n_jobs=1)
+    for stopped in (2, 11, 19):
+
+        def stop(epoch: int, metric: float | None, stopped: int = stopped) -> None:
+            if epoch == stopped:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            clone(model).fit(blocks(), checkpoint=tmp_path / "run", on_epoch=stop)
+    resumed = clone(model).fit(blocks(), checkpoint=tmp_path / "run")
+    whole = clone(model).fit(blocks())
+    np.testing.assert_array_equal(resumed.user_table_, whole.user_table_)
+    assert resumed.item_table_.nbytes == whole.item_table_.nbytes
+    np.testing.assert_array_equal(resumed.item_table_.to_dense(), whole.item_table_.to_dense())
+
+
 def test_checkpoint_of_other_settings_or_damaged_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "run.safetensors"
     MF(dim=16, epochs=1, n_jobs=1).fit(blocks(), checkpoint=path)
