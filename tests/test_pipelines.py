@@ -94,6 +94,7 @@ def shrunk(document: dict, folder: Path) -> RunConfig:
     document["data"]["from_path"] = folder
     if document["split"]["protocol"] != "published":
         document["split"]["options"] |= {"validation": 0.2, "test": 0.2}
+    document["evaluation"]["noise"] = document["evaluation"].get("noise", [])[:1]
     sharded = [model for model in document["models"] if "ranks" in model]
     document["models"] = [model for model in document["models"] if model not in sharded[:-1]]  # ranks are slow to start
     for model in document["models"]:

@@ -8,10 +8,11 @@ from recsparse.errors import ConfigError
 from recsparse.interactions.interactions import USER, Interactions
 
 
-def add_noise(train: Interactions, share: float, *, seed: int = 0) -> Interactions:
+def add_noise(train: Interactions, share: float, *, seed: int = 0, spare: Interactions | None = None) -> Interactions:
     """Add ``share`` times as many random interactions as there are: pairs nobody has, each equally likely.
 
-    Their values (and times) are drawn from those there are, so that only the pairs are wrong.
+    Their values (and times) are drawn from those there are, so that only the pairs are wrong. None is among the pairs
+    to ``spare``, as a test's targets: a model that was told of one could not be asked for it.
 
     Example:
         >>> train = Interactions.from_csr(np.eye(10))
@@ -22,10 +23,13 @@ def add_noise(train: Interactions, share: float, *, seed: int = 0) -> Interactio
         raise ConfigError(f"The share of noise is {share}; it must not be negative.")
     n_users, n_items = train.shape
     wanted = round(share * train.nnz)
-    if wanted > n_users * n_items - train.nnz:
+    taken = keys = _keys(train)
+    if spare is not None:
+        rows, asked = train.user_rows(spare.user_ids), spare.with_items(train.items)
+        taken = np.union1d(keys, _keys(asked, rows))
+    if wanted > n_users * n_items - len(taken):
         raise ConfigError(f"A noise of {share:.0%} asks for {wanted} free pairs; there are fewer.")
     rng = np.random.default_rng(seed)
-    taken = np.repeat(np.arange(n_users) * n_items, np.diff(train.matrix.indptr)) + train.matrix.indices
     found = np.zeros(0, dtype=np.int64)
     while len(found) < wanted:
         drawn = rng.integers(0, n_users * n_items, size=2 * (wanted - len(found)) + 16)
@@ -34,7 +38,7 @@ def add_noise(train: Interactions, share: float, *, seed: int = 0) -> Interactio
     like = rng.integers(0, max(train.nnz, 1), size=wanted)
     return _assembled(
         train,
-        np.concatenate([taken, found]),
+        np.concatenate([keys, found]),
         np.concatenate([train.matrix.data, train.matrix.data[like]]),
         None if train.times is None else np.concatenate([train.times, train.times[like]]),
     )
@@ -53,8 +57,7 @@ def merge(train: Interactions, extra: Interactions) -> Interactions:
     users = pa.concat_tables([train.users.select([USER]), extra.users.select([USER]).take(pa.array(new))])
     if len(new) == 0:
         users = train.users
-    keys = np.repeat(np.arange(train.shape[0]) * n_items, np.diff(train.matrix.indptr)) + train.matrix.indices
-    more = np.repeat(rows * n_items, np.diff(extra.matrix.indptr)) + extra.matrix.indices
+    keys, more = _keys(train), _keys(extra, rows)
     kept = ~np.isin(keys, more)
     times = None
     if train.times is not None and extra.times is not None:
@@ -63,6 +66,14 @@ def merge(train: Interactions, extra: Interactions) -> Interactions:
     return _assembled(
         base, np.concatenate([keys[kept], more]), np.concatenate([train.matrix.data[kept], extra.matrix.data]), times
     )
+
+
+def _keys(interactions: Interactions, rows: np.ndarray | None = None) -> np.ndarray:
+    """``user x items + item`` of each pair, users at ``rows`` of another table; those it lacks (-1) are left out."""
+    n_users, n_items = interactions.shape
+    user = np.repeat(np.arange(n_users) if rows is None else rows, np.diff(interactions.matrix.indptr))
+    keys: np.ndarray = (user * n_items + interactions.matrix.indices)[user >= 0]
+    return keys
 
 
 def _assembled(like: Interactions, keys: np.ndarray, values: np.ndarray, times: np.ndarray | None) -> Interactions:

@@ -25,7 +25,8 @@ def noise_curve(
 ) -> dict[str, dict[float, Evaluation]]:
     """Fit each model anew on training data with so much noise, and evaluate it on the untouched test users.
 
-    All models get the same noise, and each user's values are averaged over the seeds of the noise.
+    All models get the same noise, none of it a target of the test, and each user's values are averaged over the seeds
+    of the noise.
 
     Args:
         models: label -> estimator; it is cloned, so it need not be fitted and stays as it is.
@@ -39,7 +40,8 @@ def noise_curve(
     """
     curves: dict[str, dict[float, Evaluation]] = {label: {} for label in models}
     for share in shares:
-        noisy = [add_noise(split.train, share, seed=seed) for seed in (seeds if share else seeds[:1])]
+        drawn = seeds if share else seeds[:1]
+        noisy = [add_noise(split.train, share, seed=seed, spare=split.test.target) for seed in drawn]
         for label, model in models.items():
             evaluations = [evaluate(clone(model).fit(train), split.test, metrics, name=label) for train in noisy]
             curves[label][share] = pool(evaluations)

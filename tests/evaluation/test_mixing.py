@@ -41,6 +41,20 @@ def test_noise_is_seeded_uniform_and_bounded(train):
         add_noise(train, -1)
 
 
+def test_what_is_spared_stays_free_by_id(train):
+    frame = pd.DataFrame({"user_id": [29, 29, 3, 888], "item_id": [139, 5, 101, 139]})
+    spare = Interactions.from_frame(frame)
+    rows, columns = train.user_rows([29, 3]), train.item_rows([139, 101])
+    free = train.matrix.toarray()[rows, columns] == 0
+    room = train.shape[0] * train.shape[1] - train.nnz - free.sum()
+    full = add_noise(train, room / train.nnz, spare=spare).matrix.toarray()
+    assert free.any()
+    assert (full[rows, columns][free] == 0).all()
+    assert (full == 0).sum() == free.sum()
+    with pytest.raises(ConfigError, match="free pairs"):
+        add_noise(train, (room + 1) / train.nnz, spare=spare)
+
+
 def test_every_free_pair_is_as_likely():
     train = Interactions.from_csr(np.eye(4))
     hits = sum(add_noise(train, 0.5, seed=seed).matrix.toarray() - np.eye(4) for seed in range(600))
