@@ -76,10 +76,21 @@ class TableSettings(_Settings):
         for part, known in (("schedule", ("oneshot", "gradual", "dynamic")), ("allocation", ("global", "uniform"))):
             if self.recipe is not None and (kind := getattr(self.recipe, part).kind) not in known:
                 raise ValueError(f"{part} {kind} works on one machine; a sharded table knows {', '.join(known)}")
-        if self.recipe is not None and self.recipe.density is None:
-            raise ValueError("a sharded table is pruned to a density; give density instead of bytes")
-        if self.recipe is not None and self.recipe.criterion.kind not in ("magnitude", "frequency"):
-            raise ValueError(f"criterion {self.recipe.criterion.kind} needs gradients of whole tables; use magnitude")
+        if self.recipe is not None and self.recipe.criterion.kind == "loss-increase":
+            raise ValueError("SGD has no least-squares curvature; use another criterion than loss-increase")
+        return self
+
+    @model_validator(mode="after")
+    def _bytes_are_its_own(self) -> Self:
+        if self.recipe is None or self.recipe.bytes is None:
+            return self
+        if self.sharding not in ("row-wise", "data-parallel") or self.placement != "as-is":
+            raise ValueError(
+                "a rank can tell what a budget in bytes buys only of the rows that it packs; use sharding row-wise or "
+                "data-parallel with placement as-is, or give density"
+            )
+        if self.recipe.schedule.kind == "dynamic":
+            raise ValueError("a dynamic schedule keeps a number of entries and exchanges them; give density, not bytes")
         return self
 
 
@@ -162,6 +173,12 @@ class TrainConfig(_Settings):
             if self.optimiser != "adagrad":
                 raise ValueError(
                     f"{name} need optimiser adagrad: a feature is in many samples of a batch, and sgd adds all up"
+                )
+            ids: TableSettings = getattr(self, name.replace("_features", "s"))
+            if ids.recipe is not None and ids.recipe.bytes is not None:
+                raise ValueError(
+                    f"the packed table of {name.replace('_features', 's')} holds sums with {name}, so a recipe for it "
+                    "cannot promise bytes; give density"
                 )
             if table.budget is not None:
                 raise ValueError(f"{name} have no ids that come and go; prune them by a recipe instead of a budget")

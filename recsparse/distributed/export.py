@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 
 from recsparse.distributed.process import agreed, gather
-from recsparse.distributed.rows import LogicalTables
+from recsparse.distributed.rows import LogicalTables, shares
 from recsparse.files import atomic_directory
 from recsparse.tables import Mask, pack, save_table
 from recsparse.tables.fallback import Mean
@@ -33,8 +33,7 @@ def export(
     rank, world = dist.get_rank(), dist.get_world_size()
     rows = tables.rows[name]
     dim = tables.sharded.specs[name].dim
-    # A row-wise shard has ceil(N / ranks) rows; cut the same way, most ids are where they are needed.
-    starts = [min(-(-rows.n_ids // world) * number, rows.n_ids) for number in range(world + 1)]
+    starts = shares(rows.n_ids, world)
     first, last = starts[rank], starts[rank + 1]
     values = np.empty((last - first, dim), dtype=np.float32)
     for start in range(0, starts[1], block):

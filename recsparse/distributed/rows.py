@@ -63,10 +63,12 @@ class LogicalTables:
         sharded: the physical tables.
         rows: each table's ids; a feature table's ids are the features.
         features: of the tables whose ids have some.
+        confined: tables of which zero entries are pruned for good: no gradient is sent to them.
     """
 
     def __init__(self, sharded: ShardedTables, rows: dict[str, Rows], features: dict[str, Features]) -> None:
         self.sharded, self.rows, self.features = sharded, rows, features
+        self.confined: set[str] = set()
 
     def lookup(self, ids: dict[str, Tensor]) -> dict[str, Tensor]:
         """Vectors (N, D) of ids (N,) of the tables named; every rank must call it together, with the same names."""
@@ -75,6 +77,8 @@ class LogicalTables:
         wanted |= {self.features[name].table: each.rows for name, each in asked.items()}
         found = {name: rows.find(wanted[name]) for name, rows in self.rows.items()}
         vectors = self.sharded.lookup({name: rows for name, (rows, _) in found.items()})
+        for name in self.confined:
+            _confine(vectors[name])
         whole = {
             name: self.rows[name].spread(vectors[name], positions, len(wanted[name]))
             for name, (_, positions) in found.items()
@@ -87,6 +91,22 @@ class LogicalTables:
         """Vectors of one table, without a gradient; every rank must call it together."""
         with torch.no_grad():
             return self.lookup({table: ids})[table]
+
+
+def _confine(vectors: Tensor) -> None:
+    if vectors.requires_grad:
+        kept = vectors.detach() != 0
+        vectors.register_hook(lambda gradient: gradient * kept)  # type: ignore[no-untyped-call]
+
+
+def shares(n_ids: int, ranks: int) -> list[int]:
+    """Where each rank's range of ids begins, and N: cut as torchrec cuts a row-wise table, ceil(N / ranks) each.
+
+    Example:
+        >>> shares(7, 3)
+        [0, 3, 6, 7]
+    """
+    return [min(-(-n_ids // ranks) * number, n_ids) for number in range(ranks + 1)]
 
 
 def narrow(remap: Tensor, n_rows: int) -> Tensor:

@@ -26,6 +26,9 @@ from recsparse.interactions.store import read_table
 
 USERS, ITEMS = "user_table", "item_table"
 USER_FEATURES, ITEM_FEATURES = "user_feature_table", "item_feature_table"
+PACKED = 0.9
+"""The density of a table from which vectors are packed: a bitmap adds 1/32 to what is sent."""
+
 Tell = Callable[[int, int, list[dict[str, float]]], None]
 Judge = Callable[[LogicalTables], dict[str, float]]
 
@@ -84,8 +87,8 @@ class Trainer:
         return cls(
             config, contents, streams, LogicalTables(sharded, rows, features),
             {table.name: table.counts for table in tables},
-            {n: ShardedPruner(sharded, n, s.recipe, rows[n]) for n, s in given if s.recipe is not None},
-            {n: RowBudget(sharded, n, s.budget, rows[n]) for n, s in given if s.budget is not None},
+            {n: ShardedPruner(sharded, n, s.recipe, rows[n], config.value_type) for n, s in given if s.recipe},
+            {n: RowBudget(sharded, n, s.budget, rows[n]) for n, s in given if s.budget},
             torch.zeros(steps, dtype=torch.float64), torch.zeros(steps, dtype=torch.float64),
             asked=Counter(dict.fromkeys(rows, 0)),
         )  # fmt: skip
@@ -100,6 +103,8 @@ class Trainer:
         config = self.config
         users, items = torch.from_numpy(batch.users), torch.from_numpy(batch.items).view(-1)
         ids = {USERS: users, ITEMS: items}
+        self.tables.confined = {name for name, pruner in self.pruners.items() if pruner.confines}
+        self.traffic.packing = any(pruner.density < PACKED for pruner in self.pruners.values())
         found = self.tables.lookup(ids)
         for name, budget in self.budgets.items():
             budget.watch(ids[name], found[name])
@@ -108,6 +113,8 @@ class Trainer:
             config.loss, found[USERS], vectors, reg=config.reg, negative_weight=config.negative_weight
         )
         loss = losses.sum()
+        for pruner in self.pruners.values():
+            pruner.before_step()
         self.tables.sharded.descend(loss)
         self.losses[done], self.samples[done] = loss.detach(), len(losses)
         for pruner in self.pruners.values():
@@ -222,7 +229,7 @@ class Trainer:
         for name, pruner in self.pruners.items():
             masks = [_packed(mask) for mask in pruner.masks]
             state |= shard_state(sharded, [name], mesh, "mask", _beside(pruner.shards, masks))
-            if pruner.dynamic:
+            if pruner.pulled:
                 state |= shard_state(sharded, [name], mesh, "pull", _beside(pruner.shards, pruner.pulls))
         for name, rows in self.tables.rows.items():
             state[f"{name}.fallback"] = rows.fallback

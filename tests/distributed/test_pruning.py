@@ -1,5 +1,7 @@
 """A recipe on shards decides what it decides on the whole table, and a row budget moves rows as it says."""
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,10 +12,11 @@ import torch
 from recsparse.distributed.budget import RowBudget
 from recsparse.distributed.config import Budget
 from recsparse.distributed.process import joined
-from recsparse.distributed.pruning import ShardedPruner
+from recsparse.distributed.pruning import ALIVE, ShardedPruner
 from recsparse.distributed.rows import Rows
 from recsparse.distributed.sharded import Place, Shard, TableSpec
 from recsparse.sparsity import Evidence, Pruner, Recipe
+from recsparse.tables import Mask, choose_layout, load_table
 
 GRADUAL = {"kind": "gradual", "start": 0.0, "end": 1.0}
 
@@ -42,6 +45,10 @@ def joined_up(shards: list[Shard], shape: tuple[int, int]) -> np.ndarray:
     return whole
 
 
+def size_of(kept: np.ndarray) -> int:
+    return choose_layout(Mask.from_dense(kept)).nbytes
+
+
 @pytest.mark.parametrize("columns_cut", [False, True])
 @pytest.mark.parametrize(
     "settings",
@@ -52,13 +59,17 @@ def joined_up(shards: list[Shard], shape: tuple[int, int]) -> np.ndarray:
         {"granularity": "row"},
         {"granularity": "row", "criterion": "frequency"},
         {"granularity": "element", "schedule": "dynamic"},
+        {"granularity": "element", "criterion": "gradient"},
+        {"granularity": {"kind": "block", "rows": 1, "columns": 2}, "criterion": "saliency"},
+        {"granularity": "element", "density": None, "bytes": 150},
+        {"granularity": "row", "density": None, "bytes": 170, "allocation": "uniform"},
         {"granularity": "row", "schedule": GRADUAL | {"restarts": 1}},
         {"granularity": "element", "schedule": GRADUAL | {"restarts": 1}},
     ],
 )
 def test_shards_are_pruned_as_the_whole(settings: dict[str, Any], columns_cut: bool) -> None:
     recipe = Recipe(**{"density": 0.3, "schedule": GRADUAL} | settings)
-    if columns_cut and (recipe.granularity.kind == "row" or recipe.allocation.kind == "uniform"):
+    if columns_cut and (recipe.granularity.kind == "row" or recipe.allocation.kind == "uniform" or recipe.bytes):
         pytest.skip("refused: such a shard has only part of a row")
     rng = np.random.default_rng(0)
     values = rng.integers(-3, 4, (12, 8)).astype(np.float32)  # many ties
@@ -66,7 +77,7 @@ def test_shards_are_pruned_as_the_whole(settings: dict[str, Any], columns_cut: b
     cuts = [(0, c, 12, 4) for c in (0, 4)] if columns_cut else [(0, 0, 4, 8), (4, 0, 6, 8), (10, 0, 2, 8)]
     tables = in_shards(values, cuts)
     rows = Rows(12, None, torch.zeros(8))
-    ours, theirs = ShardedPruner(tables, "t", recipe, rows), Pruner(recipe)
+    ours, theirs = ShardedPruner(tables, "t", recipe, rows), Pruner(recipe, size_of)
     whole = values.copy()
     pull = rng.standard_normal((12, 8)).astype(np.float32)
     for progress in (0.0, 0.25, 0.5, 0.75, 1.0):
@@ -77,14 +88,30 @@ def test_shards_are_pruned_as_the_whole(settings: dict[str, Any], columns_cut: b
         ours.step(progress, counts)
         found = theirs.step(Evidence(whole, counts.astype(np.float64), lambda: pull, lambda: pull), progress)
         whole = whole if found is None else found
-        np.testing.assert_array_equal(joined_up(ours.shards, (12, 8)), whole)
+        np.testing.assert_allclose(joined_up(ours.shards, (12, 8)), whole, atol=2 * ALIVE)
         kept = np.ones((12, 8), dtype=bool) if theirs.kept is None else theirs.kept
         if not ours.pulls:
             assert rows.present().tolist() == kept.any(axis=1).tolist()
+    assert recipe.bytes is None or recipe.bytes - 40 < size_of(kept) <= recipe.bytes
     dead = ~kept.any(axis=1)
     for shard in ours.shards if not columns_cut else []:
         own = dead[shard.place.row : shard.place.row + shard.place.rows]
         assert shard.state.numpy()[own].tolist() == [0.0] * int(own.sum())
+
+
+def test_the_ranks_files_together_take_what_the_budget_says(
+    settings: dict[str, Any], launch: Any, tmp_path: Path
+) -> None:
+    sides = {
+        "users": {"sharding": "data-parallel", "recipe": {"bytes": 2000, "schedule": "oneshot"}},
+        "items": {"recipe": {"bytes": 900, "criterion": "gradient", "schedule": GRADUAL}},
+    }
+    launch(2, "train", settings | sides | {"value_type": "int8", "prune_every": 3}).check()
+    summary = json.loads((tmp_path / "run" / "training.json").read_text())
+    for side, table in (("users", "user_table"), ("items", "item_table")):
+        most = sides[side]["recipe"]["bytes"]
+        files = sum(load_table(file).nbytes for file in (tmp_path / "run" / table).glob("*.safetensors"))
+        assert most - 10 < files == summary["packed"][table]["nbytes"] <= most
 
 
 def test_rows_go_to_those_who_deserve_them() -> None:

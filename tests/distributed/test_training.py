@@ -42,6 +42,10 @@ CASES: dict[str, dict[str, Any]] = {
                "prune_every": 3, "optimiser": "adagrad"},
     "dynamic": {"users": {"sharding": "column-wise", "recipe": {"density": 0.3, "schedule": "dynamic"}},
                 "items": {"recipe": {"density": 0.25, "schedule": "dynamic"}}, "prune_every": 3},
+    "gradients": {"users": {"recipe": {"density": 0.3, "criterion": "saliency", "granularity": "row",
+                                       "schedule": GRADUAL}, "sharding": "data-parallel"},
+                  "items": {"recipe": {"density": 0.3, "criterion": "gradient", "schedule": GRADUAL}},
+                  "prune_every": 3},
     "features": {"optimiser": "adagrad", "user_features": {"sharding": "column-wise"},
                  "item_features": {"recipe": {"density": 0.5, "granularity": "row", "schedule": GRADUAL}},
                  "items": {"placement": "balanced"}, "users": {"budget": {"rows": 70, "every": 3}}, "prune_every": 3},
@@ -53,7 +57,7 @@ CASES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-QUICK = ("rows-bpr-sgd", "columns-softmax-adagrad", "elements", "blocks", "dynamic", "budgets", "features")
+QUICK = ("rows-bpr-sgd", "columns-softmax-adagrad", "elements", "blocks", "dynamic", "gradients", "budgets", "features")
 
 
 def outcome(output: Path) -> tuple[dict[str, Any], Any, dict[str, Any]]:
@@ -104,8 +108,9 @@ def test_one_and_two_ranks_agree_and_pruning_meets_its_budgets(
     assert len(np.unique(tables["user_table"], axis=0)) <= 71  # 70 rows and the mean
     assert load_table(tmp_path / "budgets-2" / "user_table").lookup([-1]).any()
     dense = outcome(tmp_path / "rows-bpr-sgd-2")[0]
-    # An id without a row is not sent.
+    # An id without a row is not sent, nor is an entry that is pruned.
     assert sum(summary["bytes_sent_per_step"]) < 0.8 * sum(dense["bytes_sent_per_step"])
+    assert sum(outcome(tmp_path / "elements-2")[0]["bytes_sent_per_step"]) < 0.8 * sum(dense["bytes_sent_per_step"])
     # 14 features: 6 kinds, 7 sizes and the year.
     assert outcome(tmp_path / "features-2")[0]["rows_present"]["item_feature_table"] == 7 / 14
     check_single_process(settings, tmp_path)
@@ -209,7 +214,7 @@ def test_features_answer_for_cold_items_and_patience_keeps_the_best_epoch(
     values = [epoch["ndcg@20"] for epoch in summary["validation"]]
     assert summary["epoch"] == 1 + int(np.argmax(values)) == len(values) - 2 < 38
     assert summary["metrics"] == summary["validation"][-3]
-    assert summary["steps"] == len(losses) == len(values) * 17
+    assert summary["steps"] == len(losses) == len(values) * 6
     until = hasty | {"epochs": summary["epoch"], "output": str(tmp_path / "until"), "patience": None}
     launch(2, "train", until).check()
     for name, values in outcome(tmp_path / "until")[2].items():
