@@ -33,6 +33,7 @@ from recsparse.evaluation.ranking import Ranking
 from recsparse.kernels.metrics import first_hits
 
 PerUser = npt.NDArray[np.float64]
+Places = npt.NDArray[np.int64]
 
 
 def per_user(ranking: Ranking, metric: str) -> PerUser:
@@ -76,30 +77,30 @@ def check_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
     return tuple(metrics)
 
 
-def _gain(ranking: Ranking, k: int | npt.NDArray[np.int64], gains: PerUser) -> PerUser:
-    """The expected gain of each entry, (nnz,), where place ``r`` up to ``k`` gains ``gains[r - 1]``."""
-    before = np.minimum(ranking.ranks - 1, k)
-    last = np.minimum(ranking.ranks + ranking.ties - 1, k)
+def _gain(ranking: Ranking, k: int | Places, gains: PerUser) -> tuple[Places, PerUser]:
+    """The expected gain of each entry, where place ``r`` up to ``k`` (one an entry, or for all) gains ``gains[r - 1]``.
+
+    Given are the entries that can gain anything, and what they gain.
+    """
+    at = np.flatnonzero(ranking.ranks <= k)
+    ranks, ties = ranking.ranks[at], ranking.ties[at]
     summed = np.concatenate([[0.0], np.cumsum(gains)])
-    mean: PerUser = (summed[last] - summed[before]) / ranking.ties
-    return mean
-
-
-def _discounts(places: int) -> PerUser:
-    discounts: PerUser = 1.0 / np.log2(np.arange(1, places + 1) + 1.0)
-    return discounts
+    last = np.minimum(ranks + ties - 1, k if isinstance(k, int) else k[at])
+    return at, (summed[last] - summed[ranks - 1]) / ties
 
 
 def _ndcg(ranking: Ranking, k: int) -> PerUser:
-    discounts = _discounts(ranking.n_items)
+    discounts = 1.0 / np.log2(np.arange(1, ranking.n_items + 1) + 1.0)
     ideal = np.concatenate([[0.0], np.cumsum(discounts)])
-    reached: PerUser = ranking.total(_gain(ranking, k, discounts)) / ideal[np.minimum(ranking.targets, k)]
+    at, gain = _gain(ranking, k, discounts)
+    reached: PerUser = ranking.total(gain, at) / ideal[np.minimum(ranking.targets, k)]
     return reached
 
 
-def _hits(ranking: Ranking, k: int | npt.NDArray[np.int64]) -> PerUser:
-    """The expected number of targets in the first ``k`` (an entry's own ``k``, where it is an array)."""
-    return ranking.total(np.clip(k + 1 - ranking.ranks, 0, ranking.ties) / ranking.ties)
+def _hits(ranking: Ranking, k: int | Places) -> PerUser:
+    """The expected number of targets in the first ``k``."""
+    at, gain = _gain(ranking, k, np.ones(ranking.n_items))
+    return ranking.total(gain, at)
 
 
 def _recall(ranking: Ranking, k: int) -> PerUser:
@@ -116,12 +117,12 @@ def _precision(ranking: Ranking, k: int) -> PerUser:
 
 def _map(ranking: Ranking, k: int) -> PerUser:
     # Of the others of its level, a target at the p-th of t places has (p - 1) / (t - 1) of them before it on average.
-    above, level = ranking.level
-    crowd = (level - 1) / np.maximum(ranking.ties - 1, 1)
-    harmonic = _gain(ranking, k, 1.0 / np.arange(1, ranking.n_items + 1))
-    places = np.clip(k + 1 - ranking.ranks, 0, ranking.ties) / ranking.ties
-    precision = (above + 1) * harmonic + crowd * (places - ranking.ranks * harmonic)
-    return ranking.total(precision) / np.minimum(ranking.targets, k)
+    at, harmonic = _gain(ranking, k, 1.0 / np.arange(1, ranking.n_items + 1))
+    _, places = _gain(ranking, k, np.ones(ranking.n_items))
+    above, level = (counts[at] for counts in ranking.level)
+    crowd = (level - 1) / np.maximum(ranking.ties[at] - 1, 1)
+    precision = (above + 1) * harmonic + crowd * (places - ranking.ranks[at] * harmonic)
+    return ranking.total(precision, at) / np.minimum(ranking.targets, k)
 
 
 def _first_hits(ranking: Ranking, k: int) -> tuple[PerUser, PerUser]:

@@ -69,9 +69,11 @@ class Ranking:
         sizes = np.diff(np.append(starts, len(self.ranks)))
         return np.repeat(self.position[starts] - 1, sizes), np.repeat(sizes, sizes)
 
-    def total(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Sum a value an entry into a value a user, (U,) float64."""
-        return np.bincount(self.users, weights=values, minlength=self.n_users).astype(np.float64, copy=False)
+    def total(
+        self, values: npt.NDArray[np.float64], at: npt.NDArray[np.int64] | slice = slice(None)
+    ) -> npt.NDArray[np.float64]:
+        """Sum a value an entry (those ``at``, all by default) into a value a user, (U,) float64."""
+        return np.bincount(self.users[at], weights=values, minlength=self.n_users).astype(np.float64, copy=False)
 
     def restrict(self, items: npt.NDArray[np.bool_]) -> "Ranking":
         """Keep only the targets among ``items`` (a mask over the catalogue); what they compete with stays the same."""

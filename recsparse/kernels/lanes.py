@@ -158,6 +158,31 @@ def expand(typing_context, source, start, mask, out, to):  # type: ignore[no-unt
 
 
 @intrinsic
+def compress(typing_context, source, start, least, out, to):  # type: ignore[no-untyped-def]
+    """Write those of ``source[start:start + 16]`` that are not below ``least``, NaN among them, to ``out[to:]``.
+
+    All are float32. Gives how many were written. One instruction where the processor has it (AVX-512), a short loop elsewhere.
+    """
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        source, start, least, out, to = args
+        numbers = load(
+            builder, builder.gep(data_pointer(context, builder, signature.args[0], source), [start]), SINGLES
+        )
+        chosen = builder.fcmp_unordered(">=", numbers, splat(builder, least, SINGLES))
+        function = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(ir.VoidType(), [SINGLES, SINGLE.as_pointer(), chosen.type]),
+            f"llvm.masked.compressstore.v{LANES}f32",
+        )
+        out = builder.gep(data_pointer(context, builder, signature.args[3], out), [to])
+        builder.call(function, [numbers, out, chosen])
+        return builder.zext(builder.ctpop(builder.bitcast(chosen, ir.IntType(LANES))), ir.IntType(64))
+
+    return types.int64(source, types.int64, types.float32, out, types.int64), codegen
+
+
+@intrinsic
 def count_at_most(typing_context, table, start, number):  # type: ignore[no-untyped-def]
     """How many of the 32 uint64, or 16 uint32, from ``start`` are at most ``number``, of their type."""
 

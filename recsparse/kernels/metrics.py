@@ -3,6 +3,8 @@
 import numba as nb
 import numpy as np
 
+from recsparse.kernels.lanes import LANES, compress
+
 NAN_SCORE, SEEN_TARGET = 1, 2
 """What can be wrong with a row: one of its scores is NaN; one of its targets was seen."""
 
@@ -18,35 +20,55 @@ def _count(scores, target):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(nogil=True, cache=True, boundscheck=False)
-def _copy(scores, out):  # type: ignore[no-untyped-def]
-    """Copy, and count what is not a number, in one pass over memory."""
-    count = np.int32(0)
-    for item in range(len(scores)):
-        out[item] = scores[item]
-        count = np.int32(count + np.int32(scores[item] != scores[item]))
-    return count
+def _not_below(scores, least, out):  # type: ignore[no-untyped-def]
+    """Write the scores that are not below ``least`` to ``out``, NaN among them; give how many there are."""
+    n, kept = len(scores), 0
+    for item in range(0, n - LANES + 1, LANES):
+        kept += compress(scores, item, least, out, kept)
+    for item in range(n - n % LANES, n):
+        out[kept] = scores[item]
+        kept += not scores[item] < least
+    return kept
 
 
 @nb.njit(nogil=True, cache=True, boundscheck=False)
 def target_ranks(  # type: ignore[no-untyped-def]
     scores, seen_indptr, seen, target_indptr, targets, out_items, out_ranks, out_ties, out_wrong, start, stop
 ):
-    """Rank from 1 the ``targets`` of rows ``start:stop`` among all items but the ``seen``, best first.
+    """Rank from 1 the ``targets`` of rows ``start:stop`` among all items but the ``seen``, best first; items ascend.
 
     A target's rank is one more than the items that score above it; its ties are the items that score as it does, itself
-    included. Targets of equal rank stand by item. Where ``out_wrong[row]`` is not 0, the row's ranks mean nothing.
+    included. Targets of equal rank stand by item. What scores below a row's worst target decides nothing, so it is put
+    aside in one pass; the rest is compared with every target, and so are the seen, whose counts are taken off.
+
+    Where ``out_wrong[row]`` is not 0, the row's ranks mean nothing. Rows without targets are not looked at.
     """
     left = np.empty(scores.shape[1], dtype=np.float32)
+    known = np.empty(scores.shape[1], dtype=np.float32)
     for row in range(start, stop):
+        out_wrong[row] = 0
         first, last = target_indptr[row], target_indptr[row + 1]
-        out_wrong[row] = NAN_SCORE if _copy(scores[row], left) > 0 else 0
-        for at in range(seen_indptr[row], seen_indptr[row + 1]):
-            left[seen[at]] = np.nan  # neither above, below nor equal to anything
+        if first == last:
+            continue
+        worst = scores[row, targets[first]]
+        for at in range(first, last):
+            worst = min(worst, scores[row, targets[at]])
+        n_left = _not_below(scores[row], worst, left)
+        n_known, at = 0, first
+        for place in range(seen_indptr[row], seen_indptr[row + 1]):
+            known[n_known] = scores[row, seen[place]]
+            n_known += not known[n_known] < worst
+            while at < last and targets[at] < seen[place]:
+                at += 1
+            if at < last and targets[at] == seen[place]:
+                out_wrong[row] = SEEN_TARGET
+        numbers = 0
         for at in range(first, last):
             item = targets[at]
-            if np.isnan(left[item]) and out_wrong[row] == 0:
-                out_wrong[row] = SEEN_TARGET
-            above, level = _count(left, left[item])
+            above, level = _count(left[:n_left], scores[row, item])
+            numbers = max(numbers, level)
+            known_above, known_level = _count(known[:n_known], scores[row, item])
+            above, level = above - known_above, level - known_level
             place = at
             while place > first and out_ranks[place - 1] > above + 1:
                 out_ranks[place] = out_ranks[place - 1]
@@ -56,6 +78,8 @@ def target_ranks(  # type: ignore[no-untyped-def]
             out_ranks[place] = above + 1
             out_ties[place] = level - above
             out_items[place] = item
+        if numbers < n_left:  # the worst target reaches all that is left but NaN
+            out_wrong[row] = NAN_SCORE
 
 
 @nb.njit(nogil=True, cache=True)

@@ -44,12 +44,16 @@ def test_kernel_ranks_as_sorting_does_ties_included(data):
 
 
 def test_kernel_counts_exactly_in_a_large_catalogue():
-    scores = np.random.default_rng(0).permutation(20_000).astype(np.float32)[None]
-    targets = [0, 4095, 4096, 19_999]
+    scores = np.random.default_rng(0).permutation(20_001).astype(np.float32)[None]
+    targets = [0, 4095, 4096, 20_000]
     items, ranks, ties, _ = ranked(scores, [], targets)
-    assert ranks.tolist() == sorted((20_000 - scores[0, targets]).astype(int).tolist())
-    assert ranks.tolist() == (20_000 - scores[0, items]).astype(int).tolist()
+    assert ranks.tolist() == sorted((20_001 - scores[0, targets]).astype(int).tolist())
+    assert ranks.tolist() == (20_001 - scores[0, items]).astype(int).tolist()
     assert (ties == 1).all()
+    for item in (3, 19_999, 20_000):  # in a vector of sixteen, in the last one, and after it
+        broken = scores.copy()
+        broken[0, item] = np.nan
+        assert ranked(broken, [], targets)[3] == NAN_SCORE
 
 
 def test_infinite_scores_rank_like_any_other_and_nan_is_reported():
