@@ -161,7 +161,8 @@ def expand(typing_context, source, start, mask, out, to):  # type: ignore[no-unt
 def compress(typing_context, source, start, least, out, to):  # type: ignore[no-untyped-def]
     """Write those of ``source[start:start + 16]`` that are not below ``least``, NaN among them, to ``out[to:]``.
 
-    All are float32. Gives how many were written. One instruction where the processor has it (AVX-512), a short loop elsewhere.
+    All are float32. Gives how many were written. One instruction where the processor has it (AVX-512), a short loop
+    elsewhere.
     """
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
