@@ -12,6 +12,7 @@ import platform
 import statistics
 import tempfile
 import time
+from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,10 @@ def overhead(data: Path, rank: int, world: int, rounds: int, steps: int) -> dict
 
 
 def traffic(data: Path, rank: int, world: int, steps: int) -> dict[str, Any]:
-    """Bytes a rank sends a step, and max / mean rows asked, for tables sparse in different ways."""
+    """Bytes a rank sends a step, and max / mean rows asked, for tables sparse in different ways.
+
+    Counted from the step on at which they are sparse; ``cpu_seconds_a_rank_and_step`` is what that costs or saves here.
+    """
     n_users, n_items = (int(json.loads((data / "dataset.json").read_text())["counts"][k]) for k in ("users", "items"))
     budget = {"rows": n_items // 5, "every": 10, "utility": "frequency"}
     quick = {"schedule": {"kind": "gradual", "start": 0.0, "end": 0.01}}
@@ -111,6 +115,13 @@ def traffic(data: Path, rank: int, world: int, steps: int) -> dict[str, Any]:
             "items": {"budget": budget}, "users": {"budget": budget | {"rows": n_users // 5}}
         },
         "20 % of item elements, by recipe": {"items": {"recipe": {"density": 0.2, **quick}}, "prune_every": 10},
+        "20 % of user and item elements, by recipe": {
+            "users": {"recipe": {"density": 0.2, **quick}}, "items": {"recipe": {"density": 0.2, **quick}},
+            "prune_every": 10,
+        },
+        "20 % of item elements, dynamic": {
+            "items": {"recipe": {"density": 0.2, "schedule": "dynamic"}}, "prune_every": 10
+        },
         "20 % of item rows, by recipe (frequency)": {"items": {"recipe": rows}, "prune_every": 10},
         "20 % of item rows, by recipe (frequency), placed by popularity": {
             "items": {"recipe": rows, "placement": "balanced"}, "prune_every": 10
@@ -119,14 +130,17 @@ def traffic(data: Path, rank: int, world: int, steps: int) -> dict[str, Any]:
     found = {}
     for name, change in cases.items():
         trainer = build(data, rank, world, **change)
+        began = 0.0
         for t in range(2 * steps):
             if t == steps:
-                trainer.traffic.sent, trainer.asked = 0, dict.fromkeys(trainer.asked, 0)
+                trainer.traffic.sent, trainer.asked = 0, Counter(dict.fromkeys(trainer.asked, 0))
+                began = time.process_time()
             with trainer.traffic.counted():
                 trainer.step(trainer.streams.batch(0, t % trainer.streams.steps), t)
         asked = [each[ITEMS] for each in gather(trainer.asked)]
         found[name] = {
             "bytes_sent_a_rank_and_step": sum(gather(trainer.traffic.sent)) / world / steps,
+            "cpu_seconds_a_rank_and_step": sum(gather(time.process_time() - began)) / world / steps,
             "item_rows_asked_max_over_mean": max(asked) / (sum(asked) / world),
             "remap_bytes": sum(rows.nbytes for rows in trainer.tables.rows.values()),
             "seconds_a_budget_update": statistics.mean(trainer.update_seconds) if trainer.update_seconds else None,

@@ -149,7 +149,7 @@ def _summary(trainer: Trainer, start: Position, seconds: float, world: int) -> d
             for table, places in sharded.places.items()
         },
         "bytes_sent_per_step": [each / max(1, steps) + copies for each in gather(trainer.traffic.sent)],
-        "rows_asked_per_step": {table: [n / max(1, steps) for n in each] for table, each in asked.items()},
+        "rows_asked_per_step": {table: [n / max(1, trainer.watched) for n in each] for table, each in asked.items()},
         "balance": {table: max(each) / (sum(each) / world) if sum(each) else 1.0 for table, each in asked.items()},
         "remap_bytes": {table: rows.nbytes for table, rows in trainer.tables.rows.items()},
         "rows_present": {table: float(rows.present().double().mean()) for table, rows in trainer.tables.rows.items()},

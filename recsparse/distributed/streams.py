@@ -151,6 +151,8 @@ class Streams:
         self._pieces = {stream: _pieces(groups, int(cuts[stream]), int(cuts[stream + 1]), entries) for stream in mine}
         self._opened: OrderedDict[tuple[int, int, int], _Opened] = OrderedDict()
         self._read = lru_cache(maxsize=len(mine) + 1)(read_group)
+        self._order = lru_cache(maxsize=2 * len(mine))(self._draw_order)
+        self._draws = lru_cache(maxsize=2)(lambda epoch: draw(self.seed, "negatives", np.int64(epoch))[()])
 
     def batch(self, epoch: int, step: int) -> Batch:
         """This rank's samples of a step; of any step, in any order, the same each time."""
@@ -161,26 +163,30 @@ class Streams:
 
     def _part(self, stream: int, epoch: int, step: int) -> list[Batch]:
         pieces = self._pieces[stream]
-        shuffled = np.random.default_rng([self.seed, epoch, stream]).permutation(len(pieces))
-        ends = np.cumsum([pieces[number].entries for number in shuffled])
-        length = int(ends[-1]) if len(pieces) else 0
+        shuffled, ends = self._order(epoch, stream)
+        length = ends[-1] if ends else 0
         start, stop = length * step // self.steps, length * (step + 1) // self.steps
         parts = []
         for number, end in zip(shuffled, ends, strict=True):
-            begin = int(end) - pieces[number].entries
-            low, high = max(start, begin), min(stop, int(end))
+            begin = end - pieces[number].entries
+            low, high = max(start, begin), min(stop, end)
             if low < high:
-                parts.append(self._samples(stream, int(number), epoch, low - begin, high - begin))
+                parts.append(self._samples(stream, number, epoch, low - begin, high - begin))
         return parts
+
+    def _draw_order(self, epoch: int, stream: int) -> tuple[list[int], list[int]]:
+        """The pieces of a stream in an epoch's order, and where each ends."""
+        pieces = self._pieces[stream]
+        shuffled = np.random.default_rng([self.seed, epoch, stream]).permutation(len(pieces)).tolist()
+        return shuffled, np.cumsum([pieces[number].entries for number in shuffled]).tolist()
 
     def _samples(self, stream: int, number: int, epoch: int, low: int, high: int) -> Batch:
         piece, opened = self._pieces[stream][number], self._open(stream, number, epoch)
         users = np.empty(high - low, dtype=np.int64)
         items = np.empty((high - low, self.n_negatives + 1), dtype=np.int64)
-        seed = draw(self.seed, "negatives", np.int64(epoch))[()]
         n = draw_samples(
             opened.order, low, high, opened.users.first, opened.user_of, opened.users.indptr, opened.users.items,
-            self._drawable, self.n_negatives, seed, piece.first_entry, users, items,
+            self._drawable, self.n_negatives, self._draws(epoch), piece.first_entry, users, items,
         )  # fmt: skip
         return Batch(users[:n], items[:n])
 
