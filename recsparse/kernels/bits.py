@@ -103,6 +103,13 @@ def read_bits(buffer, at, width):  # type: ignore[no-untyped-def]
     return (load64(buffer, at >> 3) >> np.uint64(at & 7)) & ((np.uint64(1) << np.uint64(width)) - np.uint64(1))
 
 
+@nb.njit(forceinline=True, cache=True, error_model="numpy")
+def read_word(buffer, at, width):  # type: ignore[no-untyped-def]
+    """The ``width`` <= 64 bits from bit ``at``, as an uint64."""
+    low = min(width, 32)
+    return read_bits(buffer, at, low) | (read_bits(buffer, at + low, width - low) << np.uint64(low))
+
+
 @intrinsic
 def ones_before(typing_context, buffer, byte, at):  # type: ignore[no-untyped-def]
     """The ones among the first ``at`` < 512 bits from ``byte``, as one vector; no word after bit ``at`` is read."""

@@ -2,68 +2,143 @@
 
 Numbering follows a split in halves: all subsets with fewer ones on the left come first; among those with as many, the
 number is ``left * C(right, ones right) + right``, where each half of up to 32 is numbered the same way, down to
-quarters of 16 that one table numbers by (ones, value). Two searches and two divisions thus find a subset, whatever k.
+quarters of 16 that one table numbers by (ones, value). Two searches and two divisions thus find a subset, whatever k:
+of 32 subsets at once, so that what one waits for is the others' time.
 
 (Enumerative coding: Cover, 1973, IEEE Trans. Inf. Theory 19(1).)
 """
 
+from typing import Any
+
 import numba as nb
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
-from recsparse.kernels.bits import popcount
-from recsparse.kernels.lanes import count_at_most
+from recsparse.kernels.bits import data_pointer, popcount
+from recsparse.kernels.lanes import constant, gather, load, order_of, store
 
 CHUNK = 64
+HALF = 32
 QUARTER = 16
 
+AT_ONCE = 32
+"""Numbers that :func:`unrank` takes."""
 
-@nb.njit(forceinline=True, cache=True, error_model="numpy")
-def unrank_half(number, ones, side, halves, half_choose, subsets, first_subset):  # type: ignore[no-untyped-def]
-    """The subset of the left (``side`` 0) or right (1) up to 32 columns with this number."""
-    row = (side * 33 + ones) * 17
-    left_ones = count_at_most(halves, row + 1, number)
-    rest = np.uint32(number - halves[np.uint64(row + left_ones)])
-    right_ones = ones - left_ones
-    divisor = half_choose[np.uint64(side * 33 + right_ones)]
-    left = np.uint32(rest // divisor)
-    right = np.uint32(rest - left * divisor)
-    first = first_subset[np.uint64(left_ones)] + np.int64(left)
-    second = first_subset[np.uint64(right_ones)] + np.int64(right)
-    return np.uint64(subsets[np.uint64(first & 0xFFFF)]) | (  # a damaged number stays in the table
-        np.uint64(subsets[np.uint64(second & 0xFFFF)]) << np.uint64(QUARTER)
+
+def _search(builder: Any, table: Any, row: Any, ones: Any, number: Any, columns: int) -> tuple[Any, Any]:
+    """How many of a row's entries after its first are at most ``number``, and the last of those (or 0).
+
+    They are no more than ``ones`` nor than the half's ``columns``; steps too large for every lane are left out.
+    """
+    vector, element = number.type, number.type.element
+    largest = cgutils.get_or_insert_function(
+        builder.module,
+        ir.FunctionType(element, [vector]),
+        f"llvm.vector.reduce.umax.v{vector.count}i{element.width}",
     )
+    most = builder.call(largest, [ones])
+    found = [constant(vector, 0), constant(vector, 0)]
+    steps = [1 << place for place in reversed(range(columns.bit_length() - 1))]
+    for step, needed in (*zip(steps, steps, strict=True), (1, columns)):
+        count, before = found
+        skipped = builder.block
+        with builder.if_then(builder.icmp_unsigned(">=", most, ir.Constant(element, needed))):
+            further = builder.add(count, constant(vector, step))
+            entry = gather(builder, table, builder.add(row, further))
+            within = builder.icmp_unsigned("<=", entry, number)
+            taken = builder.block
+            new = [builder.select(within, further, count), builder.select(within, entry, before)]
+        found = [builder.phi(vector), builder.phi(vector)]
+        for phi, stepped, as_before in zip(found, new, (count, before), strict=True):
+            phi.add_incoming(stepped, taken)
+            phi.add_incoming(as_before, skipped)
+    return found[0], found[1]
 
 
-@nb.njit(forceinline=True, cache=True, error_model="numpy")
-def unrank(number, ones, whole, whole_choose, halves, half_choose, subsets, first_subset):  # type: ignore[no-untyped-def]
-    """The subset of a chunk with this number, as the bits of an uint64.
+def _divide(builder: Any, number: Any, divisor: Any, floats: Any) -> tuple[Any, Any]:
+    """Quotient and remainder by way of floats, whose quotient is one off at most for what :func:`unrank` divides."""
+    vector = number.type
+    quotient = builder.fptosi(builder.fdiv(builder.sitofp(number, floats), builder.sitofp(divisor, floats)), vector)
+    rest = builder.sub(number, builder.mul(quotient, divisor))
+    zero, one = constant(vector, 0), constant(vector, 1)
+    low, high = builder.icmp_signed("<", rest, zero), builder.icmp_signed(">=", rest, divisor)
+    quotient = builder.sub(builder.add(quotient, builder.select(high, one, zero)), builder.select(low, one, zero))
+    return quotient, builder.sub(number, builder.mul(quotient, divisor))
+
+
+@intrinsic
+def unrank(typing_context, notes, at, ones_at, whole, whole_choose, halves, half_choose, subsets, first_subset):  # type: ignore[no-untyped-def]
+    """Put the subset, as bits, in the place of each of ``AT_ONCE`` subset numbers.
 
     Args:
-        number: uint64.
-        ones: how many columns.
+        typing_context: numba's.
+        notes: int64, which holds both.
+        at: where the numbers begin; any number is safe, if its ones are.
+        ones_at: where their ones begin, each at most the width.
         whole: uint64 (65 * 33,), subsets before those with j ones on the left.
         whole_choose: uint64 (65,), subsets of the right half.
         halves: uint32 (2 * 33 * 17,), the same for each half.
         half_choose: uint32 (2 * 33,), subsets of each half's right quarter.
         subsets: uint16 (65536,), 16-bit numbers by (ones, value).
-        first_subset: int64 (18,), where each number of ones begins there.
+        first_subset: uint32 (18,), where each number of ones begins there.
     """
-    row = ones * 33
-    left_ones = count_at_most(whole, row + 1, number)
-    rest = number - whole[np.uint64(row + left_ones)]
-    right_ones = ones - left_ones
-    divisor = whole_choose[np.uint64(right_ones)]
-    left = rest // divisor
-    right = rest - left * divisor
-    return unrank_half(np.uint32(left), min(left_ones, 32), 0, halves, half_choose, subsets, first_subset) | (
-        unrank_half(np.uint32(right), min(right_ones, 32), 1, halves, half_choose, subsets, first_subset)
-        << np.uint64(32)
-    )
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        notes, *tables = (
+            data_pointer(context, builder, kind, value)
+            for kind, value in zip(signature.args, args, strict=True)
+            if kind != types.int64
+        )
+        whole, whole_choose, halves, half_choose, subsets, first_subset = tables
+        long, word = ir.IntType(64), ir.IntType(32)
+        longs, words = ir.VectorType(long, AT_ONCE), ir.VectorType(word, 2 * AT_ONCE)
+        target, ones = (builder.gep(notes, [place]) for place in args[1:3])
+        number = builder.and_(load(builder, target, longs), constant(longs, (1 << 61) - 1))
+        ones = load(builder, ones, longs)
+
+        row = builder.mul(ones, constant(longs, 33))
+        left_ones, before = _search(builder, whole, row, ones, number, HALF)
+        right_ones = builder.sub(ones, left_ones)
+        divisor = gather(builder, whole_choose, right_ones)
+        doubles, singles = ir.VectorType(ir.DoubleType(), AT_ONCE), ir.VectorType(ir.FloatType(), 2 * AT_ONCE)
+        left, right = _divide(builder, builder.sub(number, before), divisor, doubles)
+
+        def both(one: Any, other: Any) -> Any:  # left halves, then right halves
+            return builder.trunc(builder.shuffle_vector(one, other, order_of(words)), words)
+
+        number = builder.and_(both(left, right), constant(words, (1 << 30) - 1))
+        ones = both(left_ones, right_ones)
+        side = ir.Constant(words, [ir.Constant(word, lane // AT_ONCE * 33) for lane in range(2 * AT_ONCE)])
+        row = builder.add(side, ones)
+        left_ones, before = _search(builder, halves, builder.mul(row, constant(words, 17)), ones, number, QUARTER)
+        right_ones = builder.sub(ones, left_ones)
+        divisor = gather(builder, half_choose, builder.add(side, right_ones))
+        left, right = _divide(builder, builder.sub(number, before), divisor, singles)
+        quarters = []
+        for value, count in ((left, left_ones), (right, right_ones)):
+            place = builder.add(value, gather(builder, first_subset, count))
+            place = builder.and_(place, constant(words, 0xFFFF))  # a damaged number stays in the table
+            pair = gather(builder, builder.bitcast(subsets, word.as_pointer()), builder.lshr(place, constant(words, 1)))
+            bit = builder.shl(builder.and_(place, constant(words, 1)), constant(words, 4))
+            quarters.append(builder.and_(builder.lshr(pair, bit), constant(words, 0xFFFF)))
+        half = builder.or_(quarters[0], builder.shl(quarters[1], constant(words, 16)))
+        low, high = (
+            builder.zext(builder.shuffle_vector(half, half, order_of(ir.VectorType(word, AT_ONCE), first)), longs)
+            for first in (0, AT_ONCE)
+        )
+        store(builder, builder.or_(low, builder.shl(high, constant(longs, 32))), target)
+        return context.get_dummy_value()
+
+    tables = (whole, whole_choose, halves, half_choose, subsets, first_subset)
+    return types.void(notes, types.int64, types.int64, *tables), codegen
 
 
 @nb.njit(forceinline=True, cache=True)
 def rank_half(mask, side, halves, half_choose, numbers):  # type: ignore[no-untyped-def]
-    """The inverse of :func:`unrank_half`; ``numbers`` is uint16 (65536,), each 16-bit number's place in its class."""
+    """The number of a half's subset; ``numbers`` is uint16 (65536,), each 16-bit number's place in its class."""
     left = mask & np.uint64(0xFFFF)
     right = (mask >> np.uint64(QUARTER)) & np.uint64(0xFFFF)
     left_ones = popcount(left)

@@ -8,7 +8,18 @@ import numba as nb
 import numpy as np
 
 from recsparse.kernels.bits import load16, load32, load64, write
-from recsparse.kernels.lanes import LANES, write_bfloats, write_bytes, write_halves, write_integers, write_singles
+from recsparse.kernels.lanes import (
+    LANES,
+    expand_bfloats,
+    expand_bytes,
+    expand_halves,
+    expand_singles,
+    write_bfloats,
+    write_bytes,
+    write_halves,
+    write_integers,
+    write_singles,
+)
 
 FP32, FP16, BF16, INT8 = 32, 16, 15, 8
 ONES = 0
@@ -72,6 +83,19 @@ def decode_lanes(codes, kind, start, factor, out, to):  # type: ignore[no-untype
         write_bfloats(codes, start * 2, factor, out, to)
     else:
         write_integers(codes, start * kind, kind, factor, out, to)
+
+
+@nb.njit(forceinline=True, cache=True, error_model="numpy")
+def expand(codes, kind, start, factor, mask, out, to):  # type: ignore[no-untyped-def]
+    """Spread the numbers from ``start`` over the ones of a ``LANES`` bit mask, zeros elsewhere; not of packed ones."""
+    if kind == FP32:
+        expand_singles(codes, start, factor, mask, out, to)
+    elif kind == INT8:
+        expand_bytes(codes, start, factor, mask, out, to)
+    elif kind == FP16:
+        expand_halves(codes, start, factor, mask, out, to)
+    else:
+        expand_bfloats(codes, start, factor, mask, out, to)
 
 
 @nb.njit(forceinline=True, cache=True, error_model="numpy")

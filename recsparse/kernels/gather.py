@@ -14,18 +14,26 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
-from recsparse.kernels.bits import popcount, rank, read, read_bits, trailing_zeros, write
-from recsparse.kernels.combinations import unrank
-from recsparse.kernels.decode import FP32, SLACK, code_bits, decode
-from recsparse.kernels.lanes import LANES, expand, mask_of, prefetch, sum_by_table, sum_integers, write_zeros
+from recsparse.kernels.bits import popcount, rank, read, read_bits, read_word, trailing_zeros, write
+from recsparse.kernels.combinations import AT_ONCE, CHUNK, unrank
+from recsparse.kernels.decode import INT8, ONES, SLACK, code_bits, decode, decode_one, expand
+from recsparse.kernels.lanes import (
+    LANES,
+    expand_singles,
+    mask_of,
+    prefetch,
+    sum_by_table,
+    sum_integers,
+    write_zeros,
+)
 
 Floats = npt.NDArray[np.float32]
 
-BATCH = 32
+BATCH = AT_ONCE
 """Rows located, and asked for from memory, before any of them is read."""
 
 PLACE = 4
-"""Words noted of each row of a batch."""
+"""Words noted of each row of a batch, besides its masks and their ones."""
 
 GROUP_SHIFT = 4
 GROUP = 1 << GROUP_SHIFT
@@ -34,7 +42,8 @@ GROUP = 1 << GROUP_SHIFT
 
 def workspace(dim: int) -> tuple[Floats, npt.NDArray[np.int64]]:
     """Room for one row's numbers, and for notes on a batch of rows."""
-    return np.empty(dim + SLACK, dtype=np.float32), np.empty(BATCH * PLACE, dtype=np.int64)
+    words = BATCH * (PLACE + 2 * -(-dim // CHUNK))
+    return np.empty(dim + SLACK, dtype=np.float32), np.zeros(words, dtype=np.int64)
 
 
 @nb.njit(forceinline=True, cache=True, error_model="numpy")
@@ -73,23 +82,28 @@ def scale_columns(out, to, column_scales):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(forceinline=True, cache=True, error_model="numpy")
-def spread(mask, width, source, at, out, to):  # type: ignore[no-untyped-def]
-    """Spread ``source[at:]`` over the ones of a ``width`` <= 64 bit mask, zeros elsewhere; returns how many."""
+def spread(mask, width, codes, kind, start, factor, numbers, used, out, to):  # type: ignore[no-untyped-def]
+    """Spread numbers over the ones of a ``width`` <= 64 bit mask, zeros elsewhere; returns how many are used now.
+
+    They come from number ``start + used`` on of ``codes``, or where those are packed from ``numbers[used:]``.
+    """
     column = 0
-    used = at
     while column + LANES <= width:
         bits = (mask >> np.uint64(column)) & np.uint64((1 << LANES) - 1)
-        expand(source, used, bits, out, to + column)
+        if kind < INT8:
+            expand_singles(numbers, used, factor, bits, out, to + column)
+        else:
+            expand(codes, kind, start + used, factor, bits, out, to + column)
         used += popcount(bits)
         column += LANES
     while column < width:
+        number = np.float32(0)
         if (mask >> np.uint64(column)) & np.uint64(1):
-            write(out, to + column, read(source, used))
+            number = read(numbers, used) if kind < INT8 else decode_one(codes, kind, start + used, factor)
             used += 1
-        else:
-            write(out, to + column, np.float32(0))
+        write(out, to + column, number)
         column += 1
-    return used - at
+    return used
 
 
 @nb.njit(forceinline=True, cache=True, error_model="numpy")
@@ -131,6 +145,57 @@ def place_of(i, places):  # type: ignore[no-untyped-def]
     """What :func:`admit` noted of a row: where it is, its first number, how many, and the support's own word."""
     at = np.uint64(i & (BATCH - 1)) * np.uint64(PLACE)
     return places[at], places[at + np.uint64(1)], places[at + np.uint64(2)], places[at + np.uint64(3)]
+
+
+@nb.njit(forceinline=True, cache=True, error_model="numpy")
+def mask_at(i, dim):  # type: ignore[no-untyped-def]
+    """Where the masks of a batch's row are noted, a word every ``CHUNK`` columns."""
+    return np.int64(BATCH * PLACE) + (i & (BATCH - 1)) * -(-dim // CHUNK)
+
+
+@nb.njit(forceinline=True, cache=True, error_model="numpy")
+def unmark(places, at, dim):  # type: ignore[no-untyped-def]
+    """Empty the masks at ``at``."""
+    for word in range(at, at + -(-dim // CHUNK)):
+        places[np.uint64(word)] = 0
+
+
+@nb.njit(forceinline=True, cache=True, error_model="numpy")
+def mark(places, at, bits, first, width):  # type: ignore[no-untyped-def]
+    """Add ``width`` <= 64 bits from column ``first`` on to the masks at ``at``."""
+    word, bit = np.uint64(at + (first >> 6)), np.uint64(first & 63)
+    places[word] |= np.int64(bits << bit)
+    if np.int64(bit) + width > CHUNK:
+        places[word + np.uint64(1)] |= np.int64(bits >> (np.uint64(CHUNK) - bit))
+
+
+@nb.njit(forceinline=True, cache=True, error_model="numpy")
+def spread_rows(  # type: ignore[no-untyped-def]
+    batch, end, width, n_numbers, codes, kind, row_scales, lattice, column_scales, flat, dim, numbers, places
+):  # fmt: skip
+    """Write a batch's rows, whose places and masks of ``width`` columns are noted; returns how many lead outside."""
+    outside = 0
+    for i in range(batch, end):
+        row, start, n, _ = place_of(i, places)
+        to = i * dim
+        if n == 0:
+            clear(flat, to, dim)
+            continue
+        factor = row_factor(row, row_scales, lattice)
+        if kind < INT8:
+            decode(codes, kind, start, n, n_numbers, factor, numbers, 0)
+        used = np.int64(0)
+        at = np.uint64(mask_at(i, dim))
+        for column in range(0, dim, width):
+            mask = np.uint64(places[at])
+            if start + used + popcount(mask) > n_numbers:
+                outside += 1
+                mask = np.uint64(0)
+            columns = min(width, dim - column)
+            used = spread(mask, columns, codes, kind, start, factor, numbers, used, flat, to + column)
+            at += np.uint64(1)
+        scale_columns(flat, to, column_scales)
+    return outside
 
 
 @nb.njit(nogil=True, cache=True, error_model="numpy", _nrt=False)
@@ -185,34 +250,24 @@ def gather_bitmap(  # type: ignore[no-untyped-def]
             start = np.int64(0)
             if 0 <= row < n_stored:
                 first = row * dim
-                for column in range(0, dim, 56):
-                    n += popcount(read_bits(bits, first + column, min(56, dim - column)))
+                at = np.uint64(mask_at(i, dim))
+                for column in range(0, dim, CHUNK):
+                    mask = read_word(bits, first + column, min(CHUNK, dim - column))
+                    n += popcount(mask)
+                    places[at] = np.int64(mask)
+                    at += np.uint64(1)
                 start = rank(bits, bit_counters, first)
             outside += admit(i, row, start, n, row < n_stored, n_numbers, dim, kind, codes, row_scales, places, found)
-        for i in range(batch, end):
-            row, start, n, _ = place_of(i, places)
-            to = i * dim
-            if n == 0:
-                clear(flat, to, dim)
-                continue
-            if kind != FP32:
-                decode(codes, kind, start, n, n_numbers, row_factor(row, row_scales, lattice), numbers, 0)
-            used = np.int64(0)
-            for column in range(0, dim, 48):
-                width = min(48, dim - column)
-                mask = read_bits(bits, row * dim + column, width)
-                if kind == FP32:
-                    used += spread(mask, width, codes, start + used, flat, to + column)
-                else:
-                    used += spread(mask, width, numbers, used, flat, to + column)
-            scale_columns(flat, to, column_scales)
+        outside += spread_rows(
+            batch, end, CHUNK, n_numbers, codes, kind, row_scales, lattice, column_scales, flat, dim, numbers, places
+        )
     return outside
 
 
 @nb.njit(nogil=True, cache=True, error_model="numpy", _nrt=False)
 def gather_blocks(  # type: ignore[no-untyped-def]
-    ids, n_rows, n_stored, remap, counters, block_rows, block_columns, bits, bit_counters, n_numbers, codes, kind,
-    row_scales, lattice, column_scales, flat, dim, found, numbers, places,
+    ids, n_rows, n_stored, remap, counters, block_rows, block_columns, tile_masks, bits, bit_counters, n_numbers, codes,
+    kind, row_scales, lattice, column_scales, flat, dim, found, numbers, places,
 ):  # fmt: skip
     """A bit a tile of ``block_rows`` x ``block_columns``; values row after row."""
     tiles = dim // block_columns
@@ -226,29 +281,26 @@ def gather_blocks(  # type: ignore[no-untyped-def]
             if 0 <= row < n_stored:
                 above = row // block_rows if block_rows > 1 else row
                 first = above * tiles
-                for tile in range(0, tiles, 56):
-                    n += popcount(read_bits(bits, first + tile, min(56, tiles - tile)))
+                at = mask_at(i, dim)
+                unmark(places, at, dim)
+                for tile in range(0, tiles, 8):
+                    some = read_bits(bits, first + tile, min(8, tiles - tile))
+                    n += popcount(some)
+                    if block_columns <= 8:
+                        mark(places, at, tile_masks[some], tile * block_columns, 8 * block_columns)
+                        continue
+                    while some != 0:
+                        column = (tile + trailing_zeros(some)) * block_columns
+                        some &= some - np.uint64(1)
+                        for part in range(0, block_columns, 32):
+                            width = min(block_columns - part, 32)
+                            mark(places, at, (np.uint64(1) << np.uint64(width)) - np.uint64(1), column + part, width)
                 n *= block_columns
                 start = rank(bits, bit_counters, first) * block_rows * block_columns + (row - above * block_rows) * n
             outside += admit(i, row, start, n, row < n_stored, n_numbers, dim, kind, codes, row_scales, places, found)
-        for i in range(batch, end):
-            row, start, n, _ = place_of(i, places)
-            to = i * dim
-            clear(flat, to, dim)
-            if n == 0:
-                continue
-            decode(codes, kind, start, n, n_numbers, row_factor(row, row_scales, lattice), numbers, 0)
-            first = (row // block_rows if block_rows > 1 else row) * tiles
-            used = np.int64(0)
-            for tile in range(0, tiles, 56):
-                mask = read_bits(bits, first + tile, min(56, tiles - tile))
-                while mask != 0:
-                    column_at = to + (tile + trailing_zeros(mask)) * block_columns
-                    mask &= mask - np.uint64(1)
-                    for column in range(block_columns):
-                        write(flat, column_at + column, read(numbers, used + column))
-                    used += block_columns
-            scale_columns(flat, to, column_scales)
+        outside += spread_rows(
+            batch, end, CHUNK, n_numbers, codes, kind, row_scales, lattice, column_scales, flat, dim, numbers, places
+        )
     return outside
 
 
@@ -277,14 +329,16 @@ def gather_list(  # type: ignore[no-untyped-def]
             if n == 0:
                 clear(flat, to, dim)
                 continue
-            decode(codes, kind, start, n, n_numbers, row_factor(row, row_scales, lattice), numbers, 0)
+            factor = row_factor(row, row_scales, lattice)
+            decode(codes, kind, start, n, n_numbers, factor, numbers, 0)
             if column_width <= 7 and start + n + LANES <= n_numbers:  # columns become masks, sixteen at a time
                 used = np.int64(0)
-                for column in range(0, dim, 64):
+                for column in range(0, dim, CHUNK):
                     mask = np.uint64(0)
                     for first in range(0, n, LANES):
                         mask |= mask_of(columns, (start + first) * column_width, column_width, n - first, column)
-                    used += spread(mask, min(64, dim - column), numbers, used, flat, to + column)
+                    width = min(CHUNK, dim - column)
+                    used = spread(mask, width, codes, ONES, start, factor, numbers, used, flat, to + column)
                 scale_columns(flat, to, column_scales)
                 continue
             clear(flat, to, dim)
@@ -302,7 +356,9 @@ def gather_list(  # type: ignore[no-untyped-def]
 
 
 @nb.njit(forceinline=True, cache=True, error_model="numpy")
-def subsets_of(row, n_stored, chunks, per_row, counts, count_width, starts, subset_starts, subset_bits, subset_sums):  # type: ignore[no-untyped-def]
+def subsets_of(  # type: ignore[no-untyped-def]
+    row, n_stored, chunks, width, per_row, counts, count_width, starts, subset_starts, subset_bits, subset_sums
+):
     """First number and how many, and first bit and how many of the subset numbers, of a stored row."""
     if count_width == 0:
         n = np.int64(per_row)
@@ -313,22 +369,21 @@ def subsets_of(row, n_stored, chunks, per_row, counts, count_width, starts, subs
     chunk = group * GROUP * chunks
     end = row * chunks
     if (group + 1) * GROUP <= n_stored:  # both sums at once, in the halves of a word
-        sums = np.int64(0)
         while chunk < end:
-            sums += sum_by_table(counts, chunk * count_width, count_width, end - chunk, subset_sums)
+            sums = sum_by_table(counts, chunk * count_width, count_width, end - chunk, subset_sums)
+            start += sums & 0xFFFF
+            at += sums >> 16
             chunk += LANES
-        start += sums & np.int64(0xFFFFFFFF)
-        at += sums >> 32
         chunk = end
     while chunk < end:
-        ones = min(np.int64(read_bits(counts, chunk * count_width, count_width)), np.int64(64))
+        ones = min(np.int64(read_bits(counts, chunk * count_width, count_width)), width)
         start += ones
         at += subset_bits[ones]
         chunk += 1
     n = np.int64(0)
     size = np.int64(0)
     for chunk in range(row * chunks, (row + 1) * chunks):
-        ones = min(np.int64(read_bits(counts, chunk * count_width, count_width)), np.int64(64))
+        ones = min(np.int64(read_bits(counts, chunk * count_width, count_width)), width)
         n += ones
         size += subset_bits[ones]
     return start, n, at, size
@@ -352,37 +407,31 @@ def gather_combination(  # type: ignore[no-untyped-def]
             fits = row < n_stored
             if 0 <= row < n_stored:
                 start, n, at, size = subsets_of(
-                    row, n_stored, chunks, per_row, counts, count_width, starts, subset_starts, subset_bits, subset_sums
-                )
+                    row, n_stored, chunks, width, per_row, counts, count_width, starts, subset_starts, subset_bits,
+                    subset_sums,
+                )  # fmt: skip
                 fits = at >= 0 and at + size <= n_bits
                 prefetch(subset_numbers, at >> 3)
                 places[np.uint64(i & (BATCH - 1)) * np.uint64(PLACE) + np.uint64(3)] = at
             outside += admit(i, row, start, n, fits, n_numbers, dim, kind, codes, row_scales, places, found)
         for i in range(batch, end):
-            row, start, n, at = place_of(i, places)
-            to = i * dim
+            row, _, n, at = place_of(i, places)
             if n == 0:
-                clear(flat, to, dim)
                 continue
-            if kind != FP32:
-                decode(codes, kind, start, n, n_numbers, row_factor(row, row_scales, lattice), numbers, 0)
-            used = np.int64(0)
-            for chunk in range(chunks):
+            note = np.uint64(mask_at(i, dim))
+            for chunk in range(row * chunks, (row + 1) * chunks):
                 ones = n
                 if count_width > 0:
-                    ones = np.int64(read_bits(counts, (row * chunks + chunk) * count_width, count_width))
-                low = min(subset_bits[ones], np.int64(32))
-                number = read_bits(subset_numbers, at, low) | (
-                    read_bits(subset_numbers, at + low, subset_bits[ones] - low) << np.uint64(low)
-                )
-                at += subset_bits[ones]
-                mask = unrank(number, ones, whole, whole_choose, halves, half_choose, subsets, first_subset)
-                column = chunk * width
-                columns = min(width, dim - column)
-                if kind == FP32:  # a damaged mask may have more ones than the row, but never more than columns
-                    if start + used + columns <= n_numbers or start + used + popcount(mask) <= n_numbers:
-                        used += spread(mask, columns, codes, start + used, flat, to + column)
-                else:
-                    used += spread(mask, columns, numbers, used, flat, to + column)
-            scale_columns(flat, to, column_scales)
+                    ones = min(np.int64(read_bits(counts, chunk * count_width, count_width)), width)
+                size = subset_bits[np.uint64(ones)]
+                places[note] = np.int64(read_word(subset_numbers, at, size))
+                places[note + np.uint64(BATCH * chunks)] = ones
+                note += np.uint64(1)
+                at += size
+        for group in range(chunks):
+            at = BATCH * (PLACE + group)
+            unrank(places, at, at + BATCH * chunks, whole, whole_choose, halves, half_choose, subsets, first_subset)
+        outside += spread_rows(
+            batch, end, width, n_numbers, codes, kind, row_scales, lattice, column_scales, flat, dim, numbers, places
+        )
     return outside

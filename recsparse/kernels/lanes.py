@@ -32,6 +32,11 @@ def splat(builder: Any, value: Any, vector: Any) -> Any:
     return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), lanes)
 
 
+def order_of(vector: Any, first: int = 0) -> Any:
+    """``first``, ``first + 1``, ... in the lanes."""
+    return ir.Constant(vector, [ir.Constant(vector.element, first + lane) for lane in range(vector.count)])
+
+
 def load(builder: Any, pointer: Any, vector: Any) -> Any:
     """An unaligned vector."""
     numbers = builder.load(builder.bitcast(pointer, vector.as_pointer()))
@@ -44,7 +49,26 @@ def store(builder: Any, numbers: Any, pointer: Any) -> None:
     builder.store(numbers, builder.bitcast(pointer, numbers.type.as_pointer())).align = 1
 
 
-def _writer(convert: Callable[[Any, Any, Any], Any], meaning: str) -> Any:
+def gather(builder: Any, table: Any, places: Any, wanted: Any = None) -> Any:
+    """``table[places]``, a vector, from a pointer to integers; 0 where it is not ``wanted``."""
+    stored, n = table.type.pointee, places.type.count
+    addresses = builder.gep(table, [ir.Constant(ir.IntType(64), 0)])
+    addresses.indices, addresses.type = (places,), ir.VectorType(table.type, n)  # llvmlite knows single places only
+    numbers, flag, bit = ir.VectorType(stored, n), ir.IntType(32), ir.IntType(1)
+    wanted = wanted or constant(ir.VectorType(bit, n), 1)
+    function = cgutils.get_or_insert_function(
+        builder.module,
+        ir.FunctionType(numbers, [addresses.type, flag, wanted.type, numbers]),
+        f"llvm.masked.gather.v{n}i{stored.width}.v{n}p0",
+    )
+    align = ir.Constant(flag, stored.width // 8)
+    return builder.call(function, [addresses, align, wanted, ir.Constant(numbers, None)])
+
+
+Convert = Callable[[Any, Any, Any], Any]
+
+
+def _writer(stored: Any, convert: Convert, meaning: str) -> Any:
     """Make ``f(codes, at, factor, out, to)``: ``out[to:to + LANES]`` from the bytes at ``at``."""
 
     def write_lanes(typing_context, codes, at, factor, out, to):  # type: ignore[no-untyped-def]
@@ -52,7 +76,8 @@ def _writer(convert: Callable[[Any, Any, Any], Any], meaning: str) -> Any:
             codes, at, factor, out, to = args
             source = builder.gep(data_pointer(context, builder, signature.args[0], codes), [at])
             target = builder.gep(data_pointer(context, builder, signature.args[3], out), [to])
-            store(builder, convert(builder, source, factor), target)
+            numbers = load(builder, source, ir.VectorType(stored, LANES))
+            store(builder, convert(builder, numbers, factor), target)
             return context.get_dummy_value()
 
         return types.void(codes, types.int64, types.float32, out, types.int64), codegen
@@ -61,33 +86,67 @@ def _writer(convert: Callable[[Any, Any, Any], Any], meaning: str) -> Any:
     return intrinsic(write_lanes)
 
 
-def _singles(builder: Any, source: Any, _: Any) -> Any:
-    return load(builder, source, SINGLES)
+def _expander(stored: Any, convert: Convert, meaning: str) -> Any:
+    """Make ``f(codes, at, factor, mask, out, to)``: the next numbers go to the ones of the 16-bit ``mask``.
+
+    Zeros elsewhere in ``out[to:to + LANES]``. ``at`` counts numbers. One instruction where the processor has it
+    (AVX-512), a short loop elsewhere; reads only as many as it spreads.
+    """
+
+    def expand_lanes(typing_context, codes, at, factor, mask, out, to):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            codes, at, factor, mask, out, to = args
+            chosen, numbers = ir.VectorType(ir.IntType(1), LANES), ir.VectorType(stored, LANES)
+            pointer = stored.as_pointer()
+            source = builder.bitcast(data_pointer(context, builder, signature.args[0], codes), pointer)
+            target = builder.gep(data_pointer(context, builder, signature.args[4], out), [to])
+            name = "f32" if stored == SINGLE else f"i{stored.width}"
+            function = cgutils.get_or_insert_function(
+                builder.module,
+                ir.FunctionType(numbers, [pointer, chosen, numbers]),
+                f"llvm.masked.expandload.v{LANES}{name}",
+            )
+            bits = builder.bitcast(builder.trunc(mask, ir.IntType(LANES)), chosen)
+            spread = builder.call(function, [builder.gep(source, [at]), bits, ir.Constant(numbers, None)])
+            store(builder, convert(builder, spread, factor), target)
+            return context.get_dummy_value()
+
+        return types.void(codes, types.int64, types.float32, types.uint64, out, types.int64), codegen
+
+    expand_lanes.__doc__ = meaning
+    return intrinsic(expand_lanes)
 
 
-def _halves(builder: Any, source: Any, _: Any) -> Any:
+def _singles(builder: Any, numbers: Any, _: Any) -> Any:
+    return numbers
+
+
+def _halves(builder: Any, numbers: Any, _: Any) -> Any:
     """Shift exponent and mantissa into place, mend the exponent by a product; finite numbers only."""
-    words = builder.zext(load(builder, source, ir.VectorType(ir.IntType(16), LANES)), WORDS)
+    words = builder.zext(numbers, WORDS)
     magnitude = builder.shl(builder.and_(words, constant(WORDS, 0x7FFF)), constant(WORDS, 13))
     scaled = builder.fmul(builder.bitcast(magnitude, SINGLES), constant(SINGLES, 2.0**112))
     sign = builder.shl(builder.and_(words, constant(WORDS, 0x8000)), constant(WORDS, 16))
     return builder.bitcast(builder.or_(builder.bitcast(scaled, WORDS), sign), SINGLES)
 
 
-def _bfloats(builder: Any, source: Any, _: Any) -> Any:
-    words = builder.zext(load(builder, source, ir.VectorType(ir.IntType(16), LANES)), WORDS)
-    return builder.bitcast(builder.shl(words, constant(WORDS, 16)), SINGLES)
+def _bfloats(builder: Any, numbers: Any, _: Any) -> Any:
+    return builder.bitcast(builder.shl(builder.zext(numbers, WORDS), constant(WORDS, 16)), SINGLES)
 
 
-def _bytes(builder: Any, source: Any, factor: Any) -> Any:
-    numbers = builder.sitofp(load(builder, source, ir.VectorType(ir.IntType(8), LANES)), SINGLES)
-    return builder.fmul(numbers, splat(builder, factor, SINGLES))
+def _bytes(builder: Any, numbers: Any, factor: Any) -> Any:
+    return builder.fmul(builder.sitofp(numbers, SINGLES), splat(builder, factor, SINGLES))
 
 
-write_singles = _writer(_singles, "Sixteen float32 as they are.")
-write_halves = _writer(_halves, "Sixteen float16.")
-write_bfloats = _writer(_bfloats, "Sixteen bfloat16.")
-write_bytes = _writer(_bytes, "Sixteen signed bytes, times the factor.")
+SHORT, BYTE = ir.IntType(16), ir.IntType(8)
+write_singles = _writer(SINGLE, _singles, "Sixteen float32 as they are.")
+write_halves = _writer(SHORT, _halves, "Sixteen float16.")
+write_bfloats = _writer(SHORT, _bfloats, "Sixteen bfloat16.")
+write_bytes = _writer(BYTE, _bytes, "Sixteen signed bytes, times the factor.")
+expand_singles = _expander(SINGLE, _singles, "Float32 as they are, from their bytes or from an array of them.")
+expand_halves = _expander(SHORT, _halves, "Float16.")
+expand_bfloats = _expander(SHORT, _bfloats, "Bfloat16.")
+expand_bytes = _expander(BYTE, _bytes, "Signed bytes, times the factor.")
 
 
 @intrinsic
@@ -102,9 +161,7 @@ def write_integers(typing_context, codes, at, width, factor, out, to):  # type: 
         source = data_pointer(context, builder, signature.args[0], codes)
         target = builder.gep(data_pointer(context, builder, signature.args[4], out), [to])
         up = builder.sub(ir.Constant(long, 64), width)
-        steps = builder.mul(
-            splat(builder, width, longs), ir.Constant(longs, [ir.Constant(long, j) for j in range(half)])
-        )
+        steps = builder.mul(splat(builder, width, longs), order_of(longs))
         for part in range(2):
             bit = builder.add(at, builder.mul(width, ir.Constant(long, part * half)))
             word = load(builder, builder.gep(source, [builder.lshr(bit, ir.Constant(long, 3))]), long)
@@ -129,32 +186,6 @@ def write_zeros(typing_context, out, to):  # type: ignore[no-untyped-def]
         return context.get_dummy_value()
 
     return types.void(out, types.int64), codegen
-
-
-@intrinsic
-def expand(typing_context, source, start, mask, out, to):  # type: ignore[no-untyped-def]
-    """Spread ``source[start:]`` over the ones of the 16-bit ``mask`` into ``out[to:to + 16]``, zeros elsewhere.
-
-    ``source`` is float32, or the bytes of float32. One instruction where the processor has it (AVX-512), a short loop
-    elsewhere; reads only as many as it spreads.
-    """
-
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        source, start, mask, out, to = args
-        chosen = ir.VectorType(ir.IntType(1), LANES)
-        source = builder.bitcast(data_pointer(context, builder, signature.args[0], source), SINGLE.as_pointer())
-        source = builder.gep(source, [start])
-        out = builder.gep(data_pointer(context, builder, signature.args[3], out), [to])
-        function = cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(SINGLES, [SINGLE.as_pointer(), chosen, SINGLES]),
-            f"llvm.masked.expandload.v{LANES}f32",
-        )
-        bits = builder.bitcast(builder.trunc(mask, ir.IntType(LANES)), chosen)
-        store(builder, builder.call(function, [source, bits, constant(SINGLES, 0.0)]), out)
-        return context.get_dummy_value()
-
-    return types.void(source, types.int64, types.uint64, out, types.int64), codegen
 
 
 @intrinsic
@@ -183,55 +214,34 @@ def compress(typing_context, source, start, least, out, to):  # type: ignore[no-
     return types.int64(source, types.int64, types.float32, out, types.int64), codegen
 
 
-@intrinsic
-def count_at_most(typing_context, table, start, number):  # type: ignore[no-untyped-def]
-    """How many of the 32 uint64, or 16 uint32, from ``start`` are at most ``number``, of their type."""
-
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        table, start, number = args
-        width = signature.args[2].bitwidth
-        n = width // 2
-        numbers = ir.VectorType(ir.IntType(width), n)
-        source = builder.gep(data_pointer(context, builder, signature.args[0], table), [start])
-        within = builder.icmp_unsigned("<=", load(builder, source, numbers), splat(builder, number, numbers))
-        return builder.zext(builder.ctpop(builder.bitcast(within, ir.IntType(n))), ir.IntType(64))
-
-    return types.int64(table, types.int64, table.dtype), codegen
-
-
 def _summer(by_table: bool, meaning: str) -> Any:
     """Make ``f(codes, at, width, n, table)``: a sum over the first ``n`` of sixteen ``width`` <= 7 bit numbers."""
 
     def sum_lanes(typing_context, codes, at, width, n, table):  # type: ignore[no-untyped-def]
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
             codes, at, width, n, table = args
-            long, half = ir.IntType(64), LANES // 2
+            long, word, half = ir.IntType(64), ir.IntType(32), LANES // 2
             longs = ir.VectorType(long, half)
             source = data_pointer(context, builder, signature.args[0], codes)
-            order = ir.Constant(longs, [ir.Constant(long, j) for j in range(half)])
-            steps = builder.mul(splat(builder, width, longs), order)
+            steps = builder.mul(splat(builder, width, longs), order_of(longs))
             ones = builder.sub(builder.shl(ir.Constant(long, 1), width), ir.Constant(long, 1))
-            total = constant(longs, 0)
+            halves = []
             for part in range(2):
                 bit = builder.add(at, builder.mul(width, ir.Constant(long, part * half)))
-                word = load(builder, builder.gep(source, [builder.lshr(bit, ir.Constant(long, 3))]), long)
-                word = builder.lshr(word, builder.and_(bit, ir.Constant(long, 7)))
-                numbers = builder.and_(builder.lshr(splat(builder, word, longs), steps), splat(builder, ones, longs))
-                left = builder.sub(n, ir.Constant(long, part * half))
-                wanted = builder.icmp_signed("<", order, splat(builder, left, longs))
-                if by_table:  # llvmlite has no vectors of addresses, so numbers are looked up one by one
-                    base = data_pointer(context, builder, signature.args[4], table)
-                    found = constant(longs, 0)
-                    for j in range(half):
-                        lane = ir.Constant(ir.IntType(32), j)
-                        place = builder.and_(builder.extract_element(numbers, lane), ir.Constant(long, 127))
-                        found = builder.insert_element(found, builder.load(builder.gep(base, [place])), lane)
-                    numbers = found
-                total = builder.add(total, builder.select(wanted, numbers, constant(longs, 0)))
+                packed = load(builder, builder.gep(source, [builder.lshr(bit, ir.Constant(long, 3))]), long)
+                packed = builder.lshr(packed, builder.and_(bit, ir.Constant(long, 7)))
+                numbers = builder.and_(builder.lshr(splat(builder, packed, longs), steps), splat(builder, ones, longs))
+                halves.append(builder.trunc(numbers, ir.VectorType(word, half)))
+            numbers = builder.shuffle_vector(*halves, order_of(WORDS))
+            wanted = builder.icmp_signed("<", order_of(WORDS), splat(builder, builder.trunc(n, word), WORDS))
+            if by_table:
+                numbers = gather(builder, data_pointer(context, builder, signature.args[4], table), numbers, wanted)
+            else:
+                numbers = builder.select(wanted, numbers, constant(WORDS, 0))
             add = cgutils.get_or_insert_function(
-                builder.module, ir.FunctionType(long, [longs]), f"llvm.vector.reduce.add.v{half}i64"
+                builder.module, ir.FunctionType(word, [WORDS]), f"llvm.vector.reduce.add.v{LANES}i32"
             )
-            return builder.call(add, [total])
+            return builder.zext(builder.call(add, [numbers]), long)
 
         return types.int64(codes, types.int64, types.int64, types.int64, table), codegen
 
@@ -240,7 +250,7 @@ def _summer(by_table: bool, meaning: str) -> Any:
 
 
 sum_integers = _summer(False, "The sum of the first ``n`` of sixteen numbers from bit ``at``; the table is not read.")
-sum_by_table = _summer(True, "The sum of ``table[number]``, int64 (128,), over the first ``n`` of sixteen numbers.")
+sum_by_table = _summer(True, "The sum of ``table[number]``, uint32 (128,), over the first ``n`` of sixteen numbers.")
 
 
 @intrinsic
@@ -255,7 +265,7 @@ def mask_of(typing_context, columns, at, width, n, first):  # type: ignore[no-un
         long, half = ir.IntType(64), LANES // 2
         longs = ir.VectorType(long, half)
         source = data_pointer(context, builder, signature.args[0], columns)
-        order = ir.Constant(longs, [ir.Constant(long, j) for j in range(half)])
+        order = order_of(longs)
         steps = builder.mul(splat(builder, width, longs), order)
         ones = builder.sub(builder.shl(ir.Constant(long, 1), width), ir.Constant(long, 1))
         mask = constant(longs, 0)

@@ -3,7 +3,7 @@
 import numba as nb
 import numpy as np
 
-from recsparse.kernels.bits import popcount, read_bits, trailing_zeros
+from recsparse.kernels.bits import popcount, read_bits, read_word, trailing_zeros
 from recsparse.kernels.combinations import rank_subset
 
 
@@ -21,19 +21,12 @@ def columns_of(bits, dim, rows, starts, out):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(nogil=True, cache=True)
-def chunk_word(bits, at, width):  # type: ignore[no-untyped-def]
-    """The ``width`` <= 64 bits from bit ``at``."""
-    low = min(width, 32)
-    return read_bits(bits, at, low) | (read_bits(bits, at + low, width - low) << np.uint64(low))
-
-
-@nb.njit(nogil=True, cache=True)
 def chunk_counts(bits, dim, rows, width, out):  # type: ignore[no-untyped-def]
     """Fill ``out[i, c]`` with the ones in chunk ``c`` of row ``rows[i]``."""
     for i in range(len(rows)):
         for chunk in range(out.shape[1]):
             column = chunk * width
-            out[i, chunk] = popcount(chunk_word(bits, rows[i] * dim + column, min(width, dim - column)))
+            out[i, chunk] = popcount(read_word(bits, rows[i] * dim + column, min(width, dim - column)))
 
 
 @nb.njit(nogil=True, cache=True)
@@ -45,7 +38,7 @@ def number_subsets(  # type: ignore[no-untyped-def]
     for i in range(len(rows)):
         for chunk in range(chunks):
             column = chunk * width
-            word = chunk_word(bits, rows[i] * dim + column, min(width, dim - column))
+            word = read_word(bits, rows[i] * dim + column, min(width, dim - column))
             number = rank_subset(word, whole, whole_choose, halves, half_choose, numbers)
             left = subset_bits[popcount(word)]
             while left > 0:

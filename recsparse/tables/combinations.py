@@ -26,13 +26,13 @@ class Numbering:
         unrank_arguments: what :func:`~recsparse.kernels.combinations.unrank` takes after number and ones.
         rank_arguments: what :func:`~recsparse.kernels.combinations.rank_subset` takes after the mask.
         bits: int64 (65,), bits of a number by ones.
-        sums: int64 (128,), ones in the lower half of a word and those bits in the upper, so that one sum adds up both.
+        sums: uint32 (128,), ones in the lower half of a word and those bits in the upper, so that one sum adds up both.
     """
 
     unrank_arguments: tuple[Any, ...]
     rank_arguments: tuple[Any, ...]
     bits: npt.NDArray[np.int64]
-    sums: npt.NDArray[np.int64]
+    sums: npt.NDArray[np.uint32]
 
 
 @cache
@@ -42,7 +42,7 @@ def _quarters() -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
     first = np.concatenate([[0], np.cumsum(np.bincount(ones, minlength=QUARTER + 1))])
     numbers = np.empty(1 << QUARTER, dtype=np.uint16)
     numbers[subsets] = np.arange(1 << QUARTER) - first[ones[subsets]]
-    return frozen(subsets.astype(np.uint16)), frozen(first), frozen(numbers)
+    return frozen(subsets.astype(np.uint16)), frozen(first.astype(np.uint32)), frozen(numbers)
 
 
 def _cumulative(left: int, right: int, dtype: Any) -> npt.NDArray[Any]:
@@ -72,6 +72,6 @@ def numbering(width: int) -> Numbering:
     subsets, first, numbers = _quarters()
     tables = tuple(frozen(table.reshape(-1)) for table in (whole, whole_choose, half, half_choose))
     bits = np.array([bits_for(comb(width, ones) - 1) if ones <= width else 0 for ones in range(CHUNK + 1)])
-    sums = np.zeros(128, dtype=np.int64)
-    sums[: len(bits)] = np.arange(len(bits)) | bits << 32
+    sums = np.zeros(128, dtype=np.uint32)
+    sums[: len(bits)] = np.arange(len(bits)) | bits << 16
     return Numbering((*tables, subsets, first), (*tables, numbers), frozen(bits), frozen(sums))

@@ -15,7 +15,7 @@ Combination    ``log2 C(64, k)`` a chunk of 64 columns with k entries, a count a
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -147,7 +147,7 @@ class Bitmap(Support):
 
     def kernel_arguments(self) -> tuple[Any, ...]:
         """The tile, bits and counters."""
-        block = () if self.block == (1, 1) else self.block
+        block = () if self.block == (1, 1) else (*self.block, tile_masks(self.block[1]))
         return *block, self.ranked.bits, self.ranked.counters
 
     @classmethod
@@ -169,6 +169,15 @@ class Bitmap(Support):
         above = self.ranked.rank(row // r * tiles)
         beside = self.ranked.rank((row // r + 1) * tiles) - above if row % r else 0
         return (above * r + beside * (row % r)) * c
+
+
+@cache
+def tile_masks(columns: int) -> npt.NDArray[np.uint64]:
+    """The entries of each set of eight tiles of so many columns, uint64 (256,); none of tiles of more than eight."""
+    if columns > 8:
+        return frozen(np.zeros(0, dtype=np.uint64))
+    tiles = np.arange(256)[:, None] >> np.arange(8 * columns) // columns & 1
+    return frozen((tiles.astype(np.uint64) << np.arange(8 * columns, dtype=np.uint64)).sum(axis=1, dtype=np.uint64))
 
 
 @dataclass(frozen=True, eq=False)

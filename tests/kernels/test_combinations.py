@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsparse.kernels.combinations import rank_subset, unrank
+from recsparse.kernels.combinations import AT_ONCE, rank_subset, unrank
 from recsparse.tables.combinations import numbering
 
 
@@ -19,8 +19,8 @@ def there(mask, arguments):
 
 
 @nb.njit
-def back(number, ones, arguments):
-    return unrank(number, ones, *arguments)
+def back(notes, arguments):
+    unrank(notes, 0, AT_ONCE, *arguments)
 
 
 @pytest.mark.parametrize("width", [1, 5, 16, 17, 18])
@@ -32,10 +32,26 @@ def test_all_subsets_have_all_numbers(width, ones):
     assert numbers == list(range(comb(width, ones)))
 
 
-@given(st.integers(0, 2**64 - 1), st.integers(1, 64))
-def test_a_number_gives_its_subset_back(mask, width):
-    mask &= (1 << width) - 1
+@given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=AT_ONCE), st.integers(1, 64), st.booleans())
+def test_a_number_gives_its_subset_back(words, width, few):
     table = numbering(width)
-    number = int(there(np.uint64(mask), table.rank_arguments))
-    assert number < comb(width, mask.bit_count()) <= 2 ** int(table.bits[mask.bit_count()])
-    assert int(back(np.uint64(number), mask.bit_count(), table.unrank_arguments)) == mask
+    notes = np.zeros(2 * AT_ONCE, dtype=np.uint64)
+    masks = [(word & word >> 7 & word >> 21 if few else word) & ((1 << width) - 1) for word in words]
+    for place, mask in enumerate(masks):
+        number = int(there(np.uint64(mask), table.rank_arguments))
+        assert number < comb(width, mask.bit_count()) <= 2 ** int(table.bits[mask.bit_count()])
+        notes[place], notes[AT_ONCE + place] = number, mask.bit_count()
+    back(notes.view(np.int64), table.unrank_arguments)
+    assert notes[: len(masks)].tolist() == masks
+
+
+@pytest.mark.parametrize("width", [8, 16, 40, 63, 64])
+def test_the_last_number_of_each_count_is_found(width):
+    table = numbering(width)
+    for ones in range(width + 1):
+        notes = np.full(2 * AT_ONCE, comb(width, ones) - 1, dtype=np.int64)
+        notes[AT_ONCE:] = ones
+        back(notes, table.unrank_arguments)
+        mask = np.uint64(notes[0])
+        assert int(mask).bit_count() == ones
+        assert int(there(mask, table.rank_arguments)) == comb(width, ones) - 1
