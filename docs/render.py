@@ -19,6 +19,9 @@ from plotly.offline import get_plotlyjs
 ROOT = Path(__file__).parents[1]
 RENDERED = ROOT / "build" / "notebooks"
 PLOTLY = "plotly.min.js"
+SHOWN = {"displayModeBar": False, "responsive": True}
+PANDAS = '<table border="1" class="dataframe">'
+"""How its tables begin; without the class one looks like those of the pages."""
 
 
 def shown(output: Any) -> str:
@@ -28,9 +31,9 @@ def shown(output: Any) -> str:
     data = {"text/plain": output.text} if output.output_type == "stream" else output.data
     if "application/vnd.plotly.v1+json" in data:
         figure = plotly.io.from_json(json.dumps(data["application/vnd.plotly.v1+json"]), skip_invalid=True)
-        return str(plotly.io.to_html(figure, full_html=False, include_plotlyjs=False, config={"displayModeBar": False}))
+        return str(plotly.io.to_html(figure, full_html=False, include_plotlyjs=False, config=SHOWN))
     if "text/html" in data:
-        return f"<div>{data['text/html']}</div>"
+        return f"<div>{data['text/html'].replace(PANDAS, '<table>')}</div>"
     return f"```text\n{data.get('text/plain', '').rstrip()}\n```"
 
 

@@ -99,16 +99,19 @@ def test_a_notebook_that_was_run_becomes_a_page() -> None:
     from docs.render import page
 
     v4 = nbformat.v4
+    frame = '<style>td {}</style><table border="1" class="dataframe"></table>'
     figure = {"data": [{"type": "bar", "y": [1, 2]}], "layout": {}}
     outputs = [
         v4.new_output("stream", text="12 lines\n"),
         v4.new_output("display_data", data={"application/vnd.plotly.v1+json": figure}),
-        v4.new_output("execute_result", data={"text/html": "<table></table>", "text/plain": "a frame"}),
+        v4.new_output("execute_result", data={"text/html": frame, "text/plain": "a frame"}),
         v4.new_output("stream", name="stderr", text="noise"),
     ]
     text = page(v4.new_notebook(cells=[v4.new_markdown_cell("# Title"), v4.new_code_cell("1 + 1", outputs=outputs)]))
     assert text.startswith("# Title\n")
-    places = [text.index(part) for part in ("```python\n1 + 1", "```text\n12 lines\n```", "Plotly.newPlot", "<table>")]
+    places = [
+        text.index(part) for part in ("```python\n1 + 1", "```text\n12 lines\n```", "Plotly.newPlot", "<table></table>")
+    ]
     assert places == sorted(places)
     assert "noise" not in text
     failed = v4.new_output("error", ename="ValueError", evalue="no", traceback=[])
