@@ -1,34 +1,22 @@
 """iALS whose rows are pulled towards what their features predict, so that cold items and users have a vector."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import scipy.linalg
 import scipy.sparse as sp
-from pydantic import ValidationError
-from sklearn.utils.validation import check_is_fitted
 
-from recsparse.errors import ConfigError, FormatError
 from recsparse.interactions.interactions import Interactions, Rows
 from recsparse.models.base import Queries
-from recsparse.models.features import Encoding
+from recsparse.models.feature_prior import Regression, WithFeatures, predict
 from recsparse.models.ials import IALS
-from recsparse.models.least_squares import Dense, Factors, ImplicitLoss, Sides
+from recsparse.models.least_squares import Dense, Factors, Sides
 from recsparse.models.support import Kept
-from recsparse.parallel import single_threaded_blas
 from recsparse.sparsity import Recipe
-from recsparse.tensors import load_tensors, save_tensors
-
-WEIGHTS = "features.safetensors"
-ENCODINGS = {"users": "user_features.json", "items": "item_features.json"}
 
 
-class FeatureIALS(IALS):
+class FeatureIALS(WithFeatures, IALS):
     """:class:`IALS` with features: ``v_i = W f_i + residual``, and the like for users.
 
     The regularisation pulls a row towards what its features f predict instead of towards zero, and what they predict is
@@ -80,11 +68,6 @@ class FeatureIALS(IALS):
         "feature_reg": {"low": 0.1, "high": 100.0, "log": True}
     }
 
-    item_weights_: Dense
-    user_weights_: Dense
-    item_encoding_: Encoding
-    user_encoding_: Encoding
-
     def __init__(
         self,
         dim: int = 64,
@@ -111,42 +94,17 @@ class FeatureIALS(IALS):
         )  # fmt: skip
         self.feature_reg = feature_reg
 
-    def predict_items(self, items: pa.Table) -> Dense:
-        """What features alone say of any items, also of such as are not in the catalogue: (N, D) float32.
-
-        Args:
-            items: a table with the feature columns of training; what is missing or unknown counts as average.
-        """
-        check_is_fitted(self, "item_weights_")
-        return _predict(_design(self.item_encoding_, items), self.item_weights_)
-
-    def predict_users(self, users: pa.Table) -> Dense:
-        """What features alone say of any users: (N, D) float32."""
-        check_is_fitted(self, "user_weights_")
-        return _predict(_design(self.user_encoding_, users), self.user_weights_)
-
     def fold_in(self, histories: Interactions | sp.csr_array) -> Queries:
         """Represent users by their histories and, where Interactions are given, by the features of its users."""
         users = histories.users if isinstance(histories, Interactions) else None
         matrix = self._histories(histories)
         return self._solve(matrix, self._user_prior(users, matrix.shape[0]))
 
-    def unknown(self, histories: sp.csr_array, users: pa.Table | None = None) -> npt.NDArray[np.bool_]:
-        """Of whom nothing is known, (B,): who has a feature that training knew is answered by what it predicts."""
-        unknown = super().unknown(histories, users)
-        empty = np.flatnonzero(unknown)
-        if users is not None and len(empty):
-            unknown[empty] = np.diff(self.user_encoding_.encode(users.take(pa.array(empty))).indptr) == 0
-        return unknown
-
     def _represent(self, rows: Rows, histories: sp.csr_array, users: pa.Table | None = None) -> Queries:
         """Represent users; those of the training data by the features they had there."""
         prior = self._user_prior(users, len(rows))
         prior[rows >= 0] = self.predict_users(self.users_.take(pa.array(rows[rows >= 0])))
         return self._solve(histories, prior)
-
-    def _user_prior(self, users: pa.Table | None, n_users: int) -> Dense:
-        return np.repeat(self.user_weights_[:1], n_users, axis=0) if users is None else self.predict_users(users)
 
     def _solve(self, histories: sp.csr_array, prior: Dense) -> Dense:
         factors, shared = self._prepared_folding()
@@ -159,20 +117,12 @@ class FeatureIALS(IALS):
         return self._loss().shared(factors[self.popularity_ > 0])
 
     def _sides(self, interactions: Interactions) -> Sides:
-        self.item_encoding_, self.user_encoding_ = Encoding.of(interactions.items), Encoding.of(interactions.users)
         plain = super()._sides(interactions)
         users, items = (
-            Regression.of(_design(encoding, table), side, plain.loss, self.feature_reg)
-            for encoding, table, side in (
-                (self.user_encoding_, interactions.users, plain.by_user),
-                (self.item_encoding_, interactions.items, plain.by_item),
-            )
+            Regression.of(design, np.diff(side.indptr) > 0, plain.loss.ridge(side), self.feature_reg)
+            for design, side in zip(self._designs(interactions), (plain.by_user, plain.by_item), strict=True)
         )
         return FeatureSides(plain.by_user, plain.by_item, plain.loss, users, items)
-
-    def _learned_from(self, interactions: Interactions) -> tuple[sp.csr_array, ...]:
-        tables = (interactions.users, interactions.items)
-        return (interactions.matrix, *(_design(Encoding.of(table), table) for table in tables))
 
     def _finish(self, sides: Sides, users: Dense, items: Factors, kept: Kept | None) -> None:
         assert isinstance(sides, FeatureSides)  # noqa: S101 (made by _sides)
@@ -180,71 +130,14 @@ class FeatureIALS(IALS):
         self.item_weights_ = sides.items.weights(items)
         cold = ~sides.items.known
         values = items.copy() if isinstance(items, np.ndarray) else items.toarray()
-        values[cold] = _predict(sides.items.design[cold], self.item_weights_)
+        values[cold] = predict(sides.items.design[cold], self.item_weights_)
         if kept is not None:
             values[~kept] = 0
         self._pack(sides, values, kept)
 
-    def _save_state(self, directory: Path) -> None:
-        super()._save_state(directory)
-        save_tensors({"users": self.user_weights_, "items": self.item_weights_}, directory / WEIGHTS)
-        for name, encoding in (("users", self.user_encoding_), ("items", self.item_encoding_)):
-            (directory / ENCODINGS[name]).write_text(encoding.model_dump_json(indent=1))
-
-    def _load_state(self, directory: Path) -> None:
-        super()._load_state(directory)
-        try:
-            weights = load_tensors(directory / WEIGHTS, "users", "items")
-            self.user_weights_, self.item_weights_ = weights["users"], weights["items"]
-            self.user_encoding_, self.item_encoding_ = (
-                Encoding.model_validate_json((directory / ENCODINGS[name]).read_text()) for name in ("users", "items")
-            )
-        except (OSError, ValidationError) as error:
-            raise FormatError(f"{directory}'s features are damaged ({error!r}); save the model again.") from error
-
     def _check(self, interactions: Interactions) -> None:
         super()._check(interactions)
-        if not self.feature_reg > 0:
-            raise ConfigError(f"feature_reg is {self.feature_reg!r}; it must be above 0.")
-
-
-@dataclass(frozen=True)
-class Regression:
-    """Rows from features, by ridge regression weighted as the rows are regularised.
-
-    Attributes:
-        design: (R, 1 + F), a constant and the features.
-        known: rows that have interactions, (R,); only they are learned from.
-        ridge: their weights, (R,), zero for all others.
-        solve: of the normal equations.
-    """
-
-    design: sp.csr_array
-    known: npt.NDArray[np.bool_]
-    ridge: npt.NDArray[np.float64]
-    solve: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]] = field(repr=False)
-
-    @classmethod
-    def of(cls, design: sp.csr_array, side: sp.csr_array, loss: ImplicitLoss, strength: float) -> Self:
-        """Prepare for the rows of ``side``."""
-        known = np.diff(side.indptr) > 0
-        ridge = np.where(known, loss.ridge(side).astype(np.float64), 0.0)
-        normal = (design.T @ (design * ridge[:, None])).toarray().astype(np.float64)
-        normal[np.diag_indices_from(normal)] += strength * ridge[known].mean()
-        with single_threaded_blas():
-            factor = scipy.linalg.cho_factor(normal)
-        return cls(design, known, ridge, lambda right: scipy.linalg.cho_solve(factor, right))
-
-    def weights(self, rows: Factors) -> Dense:
-        """Wᵀ = (Fᵀ R F + λ I)⁻¹ Fᵀ R V, (1 + F, D)."""
-        right = self.design.T @ (rows * self.ridge[:, None])
-        dense = right if isinstance(right, np.ndarray) else right.toarray()
-        with single_threaded_blas():
-            return np.ascontiguousarray(self.solve(dense.astype(np.float64)), dtype=np.float32)
-
-    def predict(self, rows: Factors) -> Dense:
-        """What the features say of every row, once fitted to the rows."""
-        return _predict(self.design, self.weights(rows))
+        self._check_features()
 
 
 @dataclass(frozen=True)
@@ -269,12 +162,3 @@ class FeatureSides(Sides):
     def item_prior(self, items: Factors) -> Dense:
         """What features say of items."""
         return self.items.predict(items)
-
-
-def _design(encoding: Encoding, table: pa.Table) -> sp.csr_array:
-    constant = sp.csr_array(np.ones((table.num_rows, 1), dtype=np.float32))
-    return sp.csr_array(sp.hstack([constant, encoding.encode(table)], format="csr"))
-
-
-def _predict(design: sp.csr_array, weights: Dense) -> Dense:
-    return np.ascontiguousarray(design @ weights, dtype=np.float32)
