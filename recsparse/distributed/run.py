@@ -16,11 +16,10 @@ from recsparse.distributed.checkpoint import Checkpoints, Position
 from recsparse.distributed.config import TrainConfig
 from recsparse.distributed.export import export
 from recsparse.distributed.process import agreed, check_equal, gather, joined, lost_rank_named
-from recsparse.distributed.rows import LogicalTables
 from recsparse.distributed.streams import scan
 from recsparse.distributed.traffic import copy_bytes
 from recsparse.distributed.trainer import ITEMS, USERS, Judge, Tell, Trainer
-from recsparse.distributed.validation import validate
+from recsparse.distributed.validation import Validation
 from recsparse.errors import ConfigError
 from recsparse.files import atomic_file
 from recsparse.interactions import Holdout, Interactions, read
@@ -72,11 +71,10 @@ def train_here(config: TrainConfig, rank: int, world: int, tell: Tell | None = N
         position = trainer.resume(checkpoints, config.output / "checkpoints" / latest)
     judge: Judge | None = None
     if not isinstance(held_out, str):
-        names = (USERS, ITEMS)
-
-        def judge(tables: LogicalTables) -> dict[str, float]:
-            return validate(tables, names, contents, *held_out, config.metrics, rank=rank, world=world)
-
+        with agreed():
+            judge = Validation(
+                data, contents, (USERS, ITEMS), *held_out, config.metrics, rank=rank, world=world
+            ).measure
     best = None
     if config.patience is not None:
         best = Checkpoints(config.output / "best", identity, keep=1)
@@ -142,7 +140,8 @@ def _summary(trainer: Trainer, start: Position, seconds: float, world: int) -> d
         "steps": len(trainer.losses),
         "resumed_at": start.done,
         "seconds": seconds,
-        "samples_per_second": samples / seconds if seconds else 0.0,
+        "validation_seconds": trainer.judging,
+        "samples_per_second": samples / (seconds - trainer.judging) if samples else 0.0,
         "sharding": sharded.sharding,
         "shards": {
             table: [[place.rank, place.row, place.column, place.rows, place.columns] for place in places]
@@ -159,7 +158,7 @@ def _summary(trainer: Trainer, start: Position, seconds: float, world: int) -> d
 
 
 def _held_out(config: TrainConfig) -> tuple[Holdout, Rows] | str:
-    """The split's validation users and their rows, or why there are none to measure on."""
+    """The split's validation users and their training rows, -1 if not trained on; or why there are none."""
     note = "the data is not a split, so there are no validation users"
     if (config.data / "split.json").exists():
         parts = config.data / "validation"
@@ -167,9 +166,7 @@ def _held_out(config: TrainConfig) -> tuple[Holdout, Rows] | str:
         users, items = (read_table(config.data / "train" / f"{name}.parquet") for name in ("users", "items"))
         trained = Interactions(sp.csr_array((users.num_rows, items.num_rows), dtype=np.float32), users, items)
         rows = trained.user_rows(holdout.target.user_ids)
-        if (rows >= 0).all():
-            return holdout, rows
-        note = "validation users are not trained on and would be folded in; use `recsparse evaluate` on the output"
+        return holdout, rows
     if config.patience is not None:
         raise ConfigError(f"patience is {config.patience}, but {note}; leave it out.")
     return note

@@ -1,5 +1,6 @@
 """The training loop: every rank takes its part of each batch; tables step inside the backward pass."""
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -49,6 +50,7 @@ class Trainer:
         pruners, budgets: of those tables that have one.
         losses, samples: sums of losses and numbers of samples of each step done, over all ranks up to ``summed`` steps.
         validation: metrics after each epoch done; empty where nothing is held out.
+        judging: seconds that this took.
         asked: rows that lookups asked of this rank, by table: distinct rows of a step, summed over ``watched`` steps.
         traffic: bytes sent.
     """
@@ -64,6 +66,7 @@ class Trainer:
     samples: Tensor
     summed: int = 0
     validation: list[dict[str, float]] = field(default_factory=list)
+    judging: float = 0.0
     asked: Counter[str] = field(default_factory=Counter)
     watched: int = 0
     traffic: Traffic = field(default_factory=Traffic)
@@ -176,7 +179,9 @@ class Trainer:
                 position = Position(epoch + 1, 0, done) if last else Position(epoch, step + 1, done)
                 if last and judge is not None:
                     self.sum_losses(done)  # a training that diverged says so, not that its scores are odd
+                    began = time.perf_counter()
                     self.validation.append(judge(self.tables))
+                    self.judging += time.perf_counter() - began
                     if best is not None and self.best_epoch == epoch + 1:
                         best.save(self.state(), position, self._about())
                 if tell is not None:

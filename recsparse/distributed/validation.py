@@ -1,12 +1,14 @@
 """Full-ranking metrics on sharded tables: users are shared out, items come to every rank a block at a time."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 import torch
 
+from recsparse.distributed.folding import FoldIn
 from recsparse.distributed.process import agreed, total
 from recsparse.distributed.rows import LogicalTables
 from recsparse.distributed.streams import Contents
@@ -21,51 +23,71 @@ BLOCK_BYTES = 64 << 20
 """Scores in memory at a time, on each rank."""
 
 
-def validate(
-    tables: LogicalTables, names: tuple[str, str], contents: Contents, holdout: Holdout, rows: npt.NDArray[np.int64],
-    metrics: Sequence[str], *, rank: int, world: int, block_bytes: int = BLOCK_BYTES,
-) -> dict[str, float]:  # fmt: skip
-    """Means of metrics over the holdout's users, as :func:`recsparse.evaluation.evaluate` gives them for trained users.
+class Validation:
+    """This rank's part of the held-out users, represented and ranked as :func:`recsparse.evaluation.evaluate` does.
 
-    Each rank ranks its part of the users against all items, which it gets twice, a block at a time: once for the
-    targets' scores and once to count what is above them. No rank ever holds the item table.
+    Each rank ranks its users against all items, which it gets twice, a block at a time: once for the targets' scores
+    and once to count what is above them. No rank ever holds the item table. Users not trained on are folded in.
 
     Args:
-        tables: in training.
+        data: the training data.
+        contents: of it; its item counts answer for users with an empty history.
         names: of the user and the item table.
-        contents: of the training data; its item counts answer for users with an empty history.
         holdout: histories and targets over the training items.
-        rows: training rows of its users; all of them known.
+        rows: training rows of its users, -1 for those not trained on.
         metrics: names as in :mod:`recsparse.evaluation.metrics`.
         rank: this process.
         world: how many there are.
-        block_bytes: scores in memory.
-
-    Raises:
-        DataError: on every rank: a score is NaN.
     """
-    n_users, n_items = holdout.target.shape
-    bounds = n_users * np.arange(world + 1) // world
-    own = slice(int(bounds[rank]), int(bounds[rank + 1]))
-    seen, target = (_rows_of(part.matrix, own) for part in (holdout.history, holdout.target))
-    queries = tables.fetch(names[0], torch.from_numpy(rows[own])).numpy()
-    cold = np.diff(seen.indptr) == 0
-    step = max(1, block_bytes // (4 * max(1, int(np.diff(bounds).max()))))
-    scores_of = np.full(target.nnz, np.nan, dtype=np.float32)
-    above, ties = np.zeros((2, target.nnz), dtype=np.int64)
-    for counting in (False, True):
-        for first in range(0, n_items, step):
-            items = torch.arange(first, min(first + step, n_items))
-            scores = queries @ tables.fetch(names[1], items).numpy().T
-            scores[cold] = contents.items[first : first + len(items)]
-            if counting:
-                _count(scores, first, seen, target, scores_of, above, ties)
-            else:
-                _take(scores, first, target, scores_of)
-    with agreed():
-        if np.isnan(scores_of).any():
-            raise DataError("A target's score is NaN; training has probably diverged.")
-    return _means(_ranking(above + 1, ties, seen, target), metrics)
+
+    def __init__(
+        self, data: Path, contents: Contents, names: tuple[str, str], holdout: Holdout, rows: npt.NDArray[np.int64],
+        metrics: Sequence[str], *, rank: int, world: int,
+    ) -> None:  # fmt: skip
+        bounds = holdout.target.shape[0] * np.arange(world + 1) // world
+        own = slice(int(bounds[rank]), int(bounds[rank + 1]))
+        self._seen, self._target = (_rows_of(part.matrix, own) for part in (holdout.history, holdout.target))
+        self._rows, self._names, self._metrics = rows[own], names, metrics
+        self._popularity, self._most_users = contents.items, int(np.diff(bounds).max())
+        self._fold_in: FoldIn | None = None
+        if (rows < 0).any():
+            strangers = sp.csr_array(self._seen[np.flatnonzero(self._rows < 0)])
+            self._fold_in = FoldIn(data, contents, names, strangers, rank, world)
+
+    def measure(self, tables: LogicalTables, block_bytes: int = BLOCK_BYTES) -> dict[str, float]:
+        """Means over all ranks' users; every rank calls it together.
+
+        Raises:
+            DataError: on every rank: a score is NaN.
+        """
+        seen, target = self._seen, self._target
+        queries = self._queries(tables)
+        cold = np.diff(seen.indptr) == 0
+        step = max(1, block_bytes // (4 * max(1, self._most_users)))
+        scores_of = np.full(target.nnz, np.nan, dtype=np.float32)
+        above, ties = np.zeros((2, target.nnz), dtype=np.int64)
+        for counting in (False, True):
+            for first in range(0, len(self._popularity), step):
+                items = torch.arange(first, min(first + step, len(self._popularity)))
+                scores = queries @ tables.fetch(self._names[1], items).numpy().T
+                scores[cold] = self._popularity[first : first + len(items)]
+                if counting:
+                    _count(scores, first, seen, target, scores_of, above, ties)
+                else:
+                    _take(scores, first, target, scores_of)
+        with agreed():
+            if np.isnan(scores_of).any():
+                raise DataError("A target's score is NaN; training has probably diverged.")
+        return _means(_ranking(above + 1, ties, seen, target), self._metrics)
+
+    def _queries(self, tables: LogicalTables) -> npt.NDArray[np.float32]:
+        trained = self._rows >= 0
+        found = tables.fetch(self._names[0], torch.from_numpy(self._rows[trained])).numpy()
+        queries = np.empty((len(self._rows), found.shape[1]), dtype=np.float32)
+        queries[trained] = found
+        if self._fold_in is not None:
+            queries[~trained] = self._fold_in.queries(tables)
+        return queries
 
 
 def _rows_of(matrix: sp.csr_array, own: slice) -> sp.csr_array:

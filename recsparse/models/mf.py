@@ -296,19 +296,11 @@ class MF(FactorModel):
         return loss.solve(known, self.item_table_.to_dense())
 
     def _align(self) -> Floats:
-        """The linear map (D, D) that brings least-squares vectors closest to learned ones, over 2,048 users at most.
-
-        A little ridge pulls it to a multiple of the identity, for directions in which those users do not differ.
-        """
-        with_history = np.flatnonzero(np.diff(self.history_.indptr))
-        step = max(1, len(with_history) // _ALIGNED_USERS)
-        sample = with_history[::step][:_ALIGNED_USERS]
+        """The linear map (D, D) that brings least-squares vectors closest to learned ones."""
+        sample = aligned_users(np.diff(self.history_.indptr))
         regressed = self._regress(sp.csr_array(self.history_[sample])).astype(np.float64)
         learned = self.user_table_[sample].astype(np.float64)
-        moment, cross = regressed.T @ regressed, regressed.T @ learned
-        ridge = _ALIGNED_RIDGE * np.trace(moment) / len(moment) + 1e-12
-        towards = np.eye(len(moment)) * np.trace(cross) / max(np.trace(moment), 1e-12)
-        return np.linalg.solve(moment + ridge * np.eye(len(moment)), cross + ridge * towards).astype(np.float32)
+        return closest_map(regressed.T @ regressed, regressed.T @ learned)
 
     def _save_state(self, directory: Path) -> None:
         super()._save_state(directory)
@@ -338,6 +330,22 @@ class MF(FactorModel):
 
 def _kept_by(pruner: Pruner | None) -> npt.NDArray[np.bool_] | None:
     return None if pruner is None else pruner.kept
+
+
+def aligned_users(counts: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """The 2,048 users at most, of those with interactions, that the map of :func:`closest_map` is fitted to."""
+    with_history = np.flatnonzero(counts)
+    return with_history[:: max(1, len(with_history) // _ALIGNED_USERS)][:_ALIGNED_USERS]
+
+
+def closest_map(moment: npt.NDArray[np.float64], cross: npt.NDArray[np.float64]) -> Floats:
+    """The linear map M (D, D) for which ``R M`` is closest to L, given ``RᵀR`` and ``RᵀL``.
+
+    A little ridge pulls it to a multiple of the identity, for directions in which those users do not differ.
+    """
+    ridge = _ALIGNED_RIDGE * np.trace(moment) / len(moment) + 1e-12
+    towards = np.eye(len(moment)) * np.trace(cross) / max(np.trace(moment), 1e-12)
+    return np.linalg.solve(moment + ridge * np.eye(len(moment)), cross + ridge * towards).astype(np.float32)
 
 
 def bpr_gradient(matrix: sp.csr_array, users: Floats, items: Floats, sampler: Sampler, epoch: int) -> Floats:

@@ -193,7 +193,12 @@ def test_features_answer_for_cold_items_and_patience_keeps_the_best_epoch(
     featured = settings | {"data": str(data), "epochs": 6, "optimiser": "adagrad", "learning_rate": 0.1,
                            "item_features": {}, "user_features": {}, "output": str(tmp_path / "featured")}  # fmt: skip
     hasty = settings | {"epochs": 40, "optimiser": "adagrad", "learning_rate": 0.3, "patience": 2}
-    launch(2, "train", featured, hasty).check()
+    strong = split(of_kinds(), "strong", seed=1)
+    strangers = settings | {
+        "data": str(write_split(strong, tmp_path / "strong")),
+        "output": str(tmp_path / "strangers"),
+    }
+    launch(2, "train", featured, hasty, strangers | {"learning_rate": 0.2, "epochs": 8}).check()
 
     model = load_model(tmp_path / "featured")
     cold = model.popularity_ == 0
@@ -209,6 +214,12 @@ def test_features_answer_for_cold_items_and_patience_keeps_the_best_epoch(
         for each in (model, Popularity().fit(parts.train))
     )
     assert found > 1.2 * popular
+
+    # Validation users that are not trained on are folded in as on one machine.
+    metrics = outcome(tmp_path / "strangers")[0]["metrics"]
+    alone = evaluate(load_model(tmp_path / "strangers"), strong.validation, list(metrics), role="validation").summaries
+    assert metrics == pytest.approx({name: each.mean for name, each in alone.items()}, abs=1e-4)
+    assert metrics["ndcg@20"] > 0.05
 
     summary, losses, tables = outcome(Path(hasty["output"]))
     values = [epoch["ndcg@20"] for epoch in summary["validation"]]
