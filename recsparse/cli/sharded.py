@@ -126,7 +126,8 @@ def plan(
     from recsparse.distributed import TrainConfig
     from recsparse.distributed import plan as make
     from recsparse.distributed.planning import planned_tables, read_tables
-    from recsparse.interactions.store import read_info
+    from recsparse.interactions.store import read_info, read_table
+    from recsparse.models.features import Encoding
     from recsparse.scoring.memory import parse_bytes
 
     if (dataset is None) == (tables is None):
@@ -135,8 +136,13 @@ def plan(
         raise ConfigError(f"--device is {device!r}; it must be cuda or cpu.")
     config = TrainConfig.parse({"data": ".", "output": "."} | all_settings(file, settings), "settings")
     if dataset is not None:
-        counts = read_info(dataset / "train" if (dataset / "split.json").exists() else dataset)["counts"]
-        asked = planned_tables(config, int(counts["users"]), int(counts["items"]))
+        part = dataset / "train" if (dataset / "split.json").exists() else dataset
+        counts = read_info(part)["counts"]
+        features = (
+            0 if side is None else len(Encoding.of(read_table(part / name)).names)
+            for name, side in (("users.parquet", config.user_features), ("items.parquet", config.item_features))
+        )  # fmt: skip
+        asked = planned_tables(config, int(counts["users"]), int(counts["items"]), *features)
     else:
         asked = read_tables(read_file(tables), str(tables))  # type: ignore[arg-type]
     asked = _with_recipe(asked, recipe)

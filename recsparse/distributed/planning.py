@@ -111,9 +111,24 @@ def read_tables(document: dict[str, Any], where: str) -> list[PlannedTable]:
     return [PlannedTable(**{name: getattr(each, name) for name in _FIELDS}) for each in found.tables]
 
 
-def planned_tables(config: TrainConfig, users: int, items: int) -> list[PlannedTable]:
-    """The two tables that ``config`` trains on so many users and items."""
-    sides = (("user_table", users, config.users, 1.0), ("item_table", items, config.items, 1.0 + config.n_negatives))
+def planned_tables(
+    config: TrainConfig, users: int, items: int, user_features: int = 0, item_features: int = 0
+) -> list[PlannedTable]:
+    """The tables that ``config`` trains on so many users and items, and features where it learns from them.
+
+    Raises:
+        ConfigError: it learns from features and their number is not given.
+    """
+    sides = [("user_table", users, config.users, 1.0), ("item_table", items, config.items, 1.0 + config.n_negatives)]
+    for name, rows, side in (
+        ("user_feature_table", user_features, config.user_features),
+        ("item_feature_table", item_features, config.item_features),
+    ):
+        if side is None:
+            continue
+        if not rows:
+            raise ConfigError(f"{name} has no rows; say how many features there are, or leave them out.")
+        sides.append((name, rows, side, rows / config.batch_size))  # each is asked for once a step, at most
     return [
         PlannedTable(name, rows, config.dim, side.sharding, lookups, side.recipe, side.budget)
         for name, rows, side, lookups in sides
