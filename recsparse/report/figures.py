@@ -104,7 +104,8 @@ def groups_figure(results: Results, kind: str = "item", metric: str | None = Non
 
     rows = [row for row in _protagonists(results) if groups_of(row)]
     names = [name for name in dict.fromkeys(name for row in rows for name in groups_of(row)) if name != "unseen"]
-    figure = make_subplots(cols=max(len(names), 1), subplot_titles=[safe(name) for name in names])
+    cols = max(len(names), 1)
+    figure = make_subplots(cols=cols, subplot_titles=[safe(name) for name in names], horizontal_spacing=0.18 / cols)
     for column, name in enumerate(names, start=1):
         for row in rows:
             measured = groups_of(row).get(name, {}).get(metric)
@@ -118,7 +119,9 @@ def groups_figure(results: Results, kind: str = "item", metric: str | None = Non
                 row=1, col=column,
             )  # fmt: skip
         figure.update_yaxes(showticklabels=column == 1, autorange="reversed", row=1, col=column)
-        figure.update_xaxes(title_text=metric_name(metric), rangemode="tozero", nticks=4, row=1, col=column)
+        # Scales differ, and so each has its own; one title says what all of them are.
+        title = metric_name(metric) if column == (len(names) + 1) // 2 else None
+        figure.update_xaxes(title_text=title, rangemode="tozero", nticks=3, tickangle=0, row=1, col=column)
     return _style(figure, height=130 + 34 * max(len(rows), 3))
 
 
@@ -205,7 +208,7 @@ def _protagonists(results: Results, labels: list[str] | None = None) -> list[Row
 
 def _curves(curves: list[_Curve], metric: str, x_title: str) -> "Figure":
     """A line a row over whole numbers, evenly spaced; rows without a point are left out."""
-    figure = _figure(f"{metric_name(metric)} (test)", x_title)
+    figure = _figure(f"{metric_name(metric)} (test)", x_title, height=300 + 22 * sum(bool(each) for *_, each in curves))
     drawn: list[Row] = []
     for row, name, points in curves:
         if not points:

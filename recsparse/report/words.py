@@ -38,6 +38,18 @@ def slug(label: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", label.lower()).strip("-")
 
 
+def milliseconds(value: float) -> str:
+    """A short time with its unit, three figures.
+
+    >>> milliseconds(0.0123), milliseconds(7.4), milliseconds(25_300)
+    ('12.3 µs', '7.4 ms', '25.3 s')
+    """
+    for factor, unit in ((1000.0, "µs"), (1.0, "ms")):
+        if value * factor < 999.5:
+            return f"{value * factor:.3g} {unit}"
+    return f"{value / 1000:,.3g} s" if value < 999_500 else f"{value / 1000:,.0f} s"
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """A figure with fixed digits; a dash where there is none."""
     return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
@@ -92,6 +104,7 @@ def verdict(results: Results, choice: Choice) -> tuple[str, list[str]]:
         f"({human_bytes(reference.bytes_per_item)} an item).",
         _cost(results, row, reference, metric),
         _against_rival(results, choice, metric),
+        _elsewhere(row, reference, results.headline),
         _without_table(results, row),
         _basis(results, choice),
     ]
@@ -122,6 +135,21 @@ def _cost(results: Results, row: Row, reference: Row, metric: str) -> str:
         "a difference that is not zero" if paired.low > 0 or paired.high < 0 else "which may well be no difference"
     )
     return f"{text}; user by user {signed(paired.difference)} [{signed(paired.low)}, {signed(paired.high)}], {certain}."
+
+
+def _elsewhere(row: Row, reference: Row, headline: str) -> str:
+    """What the choice costs that its mean accuracy does not show, as far as the run measured it."""
+    found = []
+    ours, theirs = (one.item_groups.get("tail", {}).get(headline) for one in (row, reference))
+    if ours and theirs and math.isfinite(ours.mean) and math.isfinite(theirs.mean):
+        found.append(f"{metric_name(headline)} of rare items {ours.mean:.3f} against {theirs.mean:.3f}")
+    if row.cost.top_k and reference.cost.top_k:
+        times = (milliseconds(cost.p50_ms) for cost in (row.cost.top_k, reference.cost.top_k))
+        found.append("the best items for one user in {} against {}".format(*times))
+    if row.cost.fit_seconds is not None and reference.cost.fit_seconds is not None:
+        times = (milliseconds(1000 * seconds) for seconds in (row.cost.fit_seconds, reference.cost.fit_seconds))
+        found.append("trained in {} against {}".format(*times))
+    return f"Besides: {'; '.join(found)}." if found else ""
 
 
 def _against_rival(results: Results, choice: Choice, metric: str) -> str:

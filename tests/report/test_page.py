@@ -2,6 +2,7 @@
 
 import os
 import time
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,26 @@ def test_a_phone_scrolls_only_down(opened, page):
     widest = opened.run("return Math.max(...[...document.querySelectorAll('.chart svg')].map(s => s.clientWidth))")
     assert widest <= 390
     assert marks(opened, "frontier") > 3
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_words_of_the_group_charts_lie_on_others(browser, results, tmp_path, width):
+    rows = [row.model_copy(update={"label": f"{row.label} of a long name"}) for row in results.rows]
+    write_report(results.model_copy(update={"rows": rows, "comparisons": []}), tmp_path / "long.html")
+    browser.resize(width, 844, phone=width < 800)
+    browser.open(tmp_path / "long.html")
+    boxes = browser.run("""
+        const chart = document.querySelector('[data-figure=figure-item_groups]');
+        return [...chart.querySelectorAll('g[class$=tick] text, text[class$=title]')].map((text) => {
+            const box = text.getBoundingClientRect();
+            return [text.textContent, box.left, box.right, box.top, box.bottom];
+        });
+    """)
+    assert len(boxes) > 5
+    assert max(bottom - top for *_, top, bottom in boxes) < 24, "upright"
+    for one, other in combinations(boxes, 2):
+        apart = one[2] <= other[1] or other[2] <= one[1] or one[4] <= other[3] or other[4] <= one[3]
+        assert apart, (one, other)
 
 
 def test_paper_keeps_the_charts(opened):

@@ -16,6 +16,20 @@ function figureOf(chart) {
     figure.layout.font.size = 11;
     figure.layout.margin.l = 44;
     figure.layout.margin.r = 8;
+    const rows = new Set(figure.data.flatMap((trace) => trace.y || []).filter((y) => typeof y === "string"));
+    if (rows.size) {  // long names stand above their rows, not beside them
+      const layout = figure.layout;
+      layout.height += 14 * rows.size;
+      layout.margin.l = 14;
+      if (layout.bargap) layout.bargap = 0.6;
+      for (const [name, axis] of Object.entries(layout)) {
+        if (/^yaxis/.test(name)) axis.showticklabels = false;
+      }
+      const above = { xref: "x domain", x: 0, xanchor: "left", yanchor: "bottom", yshift: layout.bargap ? 8 : 5, showarrow: false };
+      const font = { color: layout.yaxis.tickfont.color };
+      const said = [...rows].map((row) => ({ ...above, y: row, text: row, font: { ...font } }));
+      layout.annotations = [...(layout.annotations || []), ...said];
+    }
     for (const note of figure.layout.annotations || []) {
       note.font.size = 10;
       if (note.showarrow) note.xanchor = "auto";  // a long name must not leave the narrow chart
