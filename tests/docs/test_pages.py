@@ -54,6 +54,25 @@ def test_every_benchmark_that_is_named_is_there() -> None:
     assert named <= {file.name for file in (ROOT / "benchmarks").glob("*.py")}
 
 
+def test_every_file_that_a_reader_is_sent_to_is_there() -> None:
+    tables = [line for line in (DOCS / "extend.md").read_text().splitlines() if line.startswith("| ")]
+    folder = ""
+    for line in tables:
+        _, first, *rest, _ = line.split("|")
+        if match := re.fullmatch(r" `(\w+)` ", first):
+            folder = match[1]
+        for named in re.findall(r"`([\w/.-]+\.(?:py|toml|j2))`", "".join(rest)):
+            beside = re.findall(r"`(\w+)/\w+\.py`", line)  # `sparsity/criterion.py`, `schedule.py`
+            places = [ROOT, ROOT / "recsparse", *(ROOT / "recsparse" / name for name in (folder, *beside))]
+            assert any((place / named).exists() for place in places), named
+    named = re.findall(r"`(recsparse/[\w/]+\.py)`", (ROOT / "README.md").read_text())
+    assert len(named) >= 7
+    assert all((ROOT / file).exists() for file in named)
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
+        for link in re.findall(r"\]\(([\w./-]+)(?:#[\w-]+)?\)", page.read_text()):
+            assert (ROOT / link).exists(), link
+
+
 def test_every_page_is_in_the_navigation() -> None:
     told = (ROOT / "mkdocs.yml").read_text()
     for page in DOCS.rglob("*.md"):
