@@ -15,20 +15,23 @@ from recsparse.tables import load_table
 def load_model(output: str | Path) -> MF:
     """Open what sharded training left in ``output``; the item table stays in its files, mapped into memory.
 
-    Users are those trained on; others are folded in as :class:`recsparse.models.mf.MF` does it.
+    Users are those trained on; others are folded in as :class:`recsparse.models.mf.MF` does it. What features say is in
+    the tables already.
 
     Raises:
         FormatError: training has not ended there, or a file is missing.
     """
     output = Path(output)
     try:
-        settings = json.loads((output / "training.json").read_text())["settings"]
+        summary = json.loads((output / "training.json").read_text())
+        settings, validation = summary["settings"], summary["validation"]
     except (OSError, ValueError, KeyError) as error:
         raise FormatError(f"{output} holds no sharded training that has ended ({error!r}).") from error
     config = TrainConfig.parse(settings, str(output / "training.json"))
     model = MF(
         config.dim, loss=config.loss, n_negatives=config.n_negatives, negative_weight=config.negative_weight,
         optimiser=config.optimiser, learning_rate=config.learning_rate, reg=config.reg, epochs=config.epochs,
+        patience=config.patience, metric=config.metrics[0],
         value_type=config.value_type, init_std=config.init_std, random_state=config.random_state,
     )  # fmt: skip
     interactions = read(config.data / "train" if (config.data / "split.json").exists() else config.data)
@@ -37,6 +40,7 @@ def load_model(output: str | Path) -> MF:
     model.user_table_ = load_table(output / "user_table").to_dense()
     model.item_table_ = load_table(output / "item_table")
     model.fold_in_map_ = model._align()
-    model.epochs_ = model.best_epoch_ = config.epochs
-    model.validation_ = []
+    model.validation_ = [epoch[model.metric] for epoch in validation]
+    model.epochs_ = len(validation) or config.epochs
+    model.best_epoch_ = summary.get("epoch", config.epochs)
     return model

@@ -8,6 +8,7 @@ import pytest
 
 from recsparse.distributed import PlannedTable, TrainConfig, plan
 from recsparse.distributed.config import Budget
+from recsparse.distributed.planning import planned_tables
 from recsparse.errors import ConfigError
 from recsparse.sparsity import Recipe
 
@@ -51,6 +52,19 @@ def test_what_cannot_be_planned_is_said() -> None:
     found = plan([remap], world_size=4, device_memory=1 << 30, search=False)
     assert not found.sparse.fits
     assert "remaps alone take 4,000,000,000 bytes" in found.sparse.reason
+
+
+def test_feature_tables_are_planned_too() -> None:
+    config = TrainConfig.parse(
+        {"data": ".", "output": ".", "optimiser": "adagrad", "item_features": {"recipe": {"density": 0.5}}}
+    )
+    tables = planned_tables(config, 100, 50, item_features=20)
+    assert [(table.name, table.rows) for table in tables] == [
+        ("user_table", 100), ("item_table", 50), ("item_feature_table", 20)
+    ]  # fmt: skip
+    assert tables[2].served_bytes < 20 * 64 * 4
+    with pytest.raises(ConfigError, match="how many features"):
+        planned_tables(config, 100, 50)
 
 
 @pytest.mark.slow

@@ -221,6 +221,8 @@ def test_features_answer_for_cold_items_and_patience_keeps_the_best_epoch(
     assert metrics == pytest.approx({name: each.mean for name, each in alone.items()}, abs=1e-4)
     assert metrics["ndcg@20"] > 0.05
 
+    stopped = load_model(hasty["output"])
+    assert (stopped.epochs_, stopped.best_epoch_) == (len(stopped.validation_), len(stopped.validation_) - 2)
     summary, losses, tables = outcome(Path(hasty["output"]))
     values = [epoch["ndcg@20"] for epoch in summary["validation"]]
     assert summary["epoch"] == 1 + int(np.argmax(values)) == len(values) - 2 < 38
