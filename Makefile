@@ -52,6 +52,7 @@ release-check: $(VENV)/.installed-dev ## the wheel in empty environments, oldest
 docs: $(VENV)/.installed-dev ## the pages, with every notebook run at full size, into site
 	$(RUN) docs/render.py
 	$(RUN) -m mkdocs build --strict
+	@echo "To read them: $(RUN) -m http.server --directory site"
 
 constraints: $(VENV)/.installed-dev ## write the versions that are installed now, after the tests passed with them
 	$(RUN) -m pip list --format=freeze --exclude-editable --exclude pip --exclude setuptools \
