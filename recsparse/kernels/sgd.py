@@ -71,6 +71,7 @@ class Side(NamedTuple):
         second: (R, D) float32, Adam's means of squares; (0, D) otherwise.
         steps: (R,) int64, steps a row has had, for Adam; (0,) otherwise.
         mask: (R, D) float32 of 0 and 1: entries that live; (0, D) where all do. Dead entries stay zero, state included.
+        prior: (R, D) float32, what rows decay towards; without rows where that is zero.
     """
 
     values: Floats
@@ -78,6 +79,7 @@ class Side(NamedTuple):
     second: Floats
     steps: npt.NDArray[np.int64]
     mask: Floats
+    prior: Floats = np.zeros((0, 0), dtype=np.float32)
 
 
 @nb.njit(nogil=True, cache=True)
@@ -228,6 +230,13 @@ def decay(users, user, reg, pull):  # type: ignore[no-untyped-def]
         pull[d] -= reg * vector[d]
 
 
+@nb.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
+def pull_to(prior, row, reg, slope):  # type: ignore[no-untyped-def]
+    """Let a row's decay lead to its prior instead of to zero."""
+    for d in range(len(slope)):
+        slope[d] += reg * prior[row, d]
+
+
 @nb.njit(nogil=True, cache=True)
 def silence(mask, row, slope):  # type: ignore[no-untyped-def]
     """Zero the gradient of dead entries, so that they and their optimiser state stay zero."""
@@ -269,9 +278,9 @@ def step_adam(values, means, squares, steps, row, slope, rate):  # type: ignore[
 
 @nb.njit(nogil=True, cache=True, error_model="numpy")
 def step_groups(start, stop, group_users, rows, ends, users, items, settings, log_share, scores, pull, slope):  # type: ignore[no-untyped-def]
-    """Take the steps of groups [start, stop) for any loss, optimiser and masks."""
-    U, U1, U2, u_steps, u_mask = users
-    V, V1, V2, v_steps, v_mask = items
+    """Take the steps of groups [start, stop) for any loss, optimiser, masks and priors."""
+    U, U1, U2, u_steps, u_mask, u_prior = users
+    V, V1, V2, v_steps, v_mask, v_prior = items
     loss, optimiser, rate, reg, negatives, negative_weight = settings
     begin = 0
     for group in range(start, stop):
@@ -287,6 +296,8 @@ def step_groups(start, stop, group_users, rows, ends, users, items, settings, lo
             weigh_bpr(scores, len(own), negatives + 1)
         for at in range(len(own)):
             pull_row(U, user, V, own[at], scores[at], reg, pull, slope)
+            if len(v_prior):
+                pull_to(v_prior, own[at], reg, slope)
             if len(v_mask):
                 silence(v_mask, own[at], slope)
             if optimiser == SGD:
@@ -295,7 +306,10 @@ def step_groups(start, stop, group_users, rows, ends, users, items, settings, lo
                 step_adagrad(V, V1, own[at], slope, rate)
             else:
                 step_adam(V, V1, V2, v_steps, own[at], slope, rate)
-        decay(U, user, reg * np.float32(len(own) // (negatives + 1)), pull)
+        strength = reg * np.float32(len(own) // (negatives + 1))
+        decay(U, user, strength, pull)
+        if len(u_prior):
+            pull_to(u_prior, user, strength, pull)
         if len(u_mask):
             silence(u_mask, user, pull)
         if optimiser == SGD:
@@ -322,7 +336,8 @@ def train_groups(start, stop, epoch, known, users, items, settings, log_share): 
     pull = np.zeros(dim, dtype=np.float32)
     slope = np.empty(dim, dtype=np.float32)
     plain = settings.loss == BPR and run == 2 and settings.optimiser == SGD
-    plain = plain and not len(users.mask) and not len(items.mask)
+    for side in (users, items):
+        plain = plain and not len(side.mask) and not len(side.prior)
     pool = epoch.positives if epoch.in_batch else epoch.pool
     first = 0
     size = len(pool)

@@ -4,6 +4,7 @@ from recsparse.models.base import COLD, FOLDED_IN, WARM, Recommender, items_dige
 from recsparse.models.biased_mf import BiasedMF
 from recsparse.models.ease import EASE
 from recsparse.models.feature_ials import FeatureIALS
+from recsparse.models.feature_mf import FeatureMF
 from recsparse.models.ials import IALS
 from recsparse.models.item_knn import ItemKNN
 from recsparse.models.low_rank_ials import LowRankIALS
@@ -22,6 +23,7 @@ __all__ = [
     "WARM",
     "BiasedMF",
     "FeatureIALS",
+    "FeatureMF",
     "ItemKNN",
     "LowRankIALS",
     "Popularity",

@@ -114,11 +114,9 @@ class Regression:
     solve: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]] = field(repr=False)
 
     @classmethod
-    def of(
-        cls, design: sp.csr_array, known: npt.NDArray[np.bool_], ridge: npt.NDArray[np.floating], strength: float
-    ) -> Self:
-        """Prepare; ``strength`` is of the weights' own ridge, in rows of average ``ridge`` (R,)."""
-        ridge = np.where(known, ridge.astype(np.float64), 0.0)
+    def of(cls, design: sp.csr_array, known: npt.NDArray[np.bool_], counts_as: npt.ArrayLike, strength: float) -> Self:
+        """Prepare. Known rows weigh ``counts_as`` (R,); ``strength`` is of W's ridge, in rows of average weight."""
+        ridge = np.where(known, np.asarray(counts_as, dtype=np.float64), 0.0)
         normal = (design.T @ (design * ridge[:, None])).toarray().astype(np.float64)
         normal[np.diag_indices_from(normal)] += strength * ridge[known].mean()
         with single_threaded_blas():

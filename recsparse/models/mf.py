@@ -109,6 +109,9 @@ class MF(FactorModel):
     best_epoch_: int
     validation_: list[float]
 
+    _of_an_epoch: ClassVar[tuple[str, ...]] = ("user_table_", "item_table_", "fold_in_map_", "best_epoch_")
+    """What is taken back where an earlier epoch was better."""
+
     def __init__(
         self,
         dim: int = 64,
@@ -183,7 +186,7 @@ class MF(FactorModel):
     def _fit(self, interactions: Interactions) -> None:
         self._check()
         matrix = interactions.matrix
-        sampler = Sampler.of(matrix, self.negatives, self.random_state)
+        sampler = Sampler.of(matrix, self.negatives, self.random_state, self._drawable())
         settings = Settings(
             LOSSES[self.loss], OPTIMISERS[self.optimiser], np.float32(self.learning_rate), np.float32(self.reg),
             self.n_negatives, np.float32(self.negative_weight),
@@ -193,7 +196,7 @@ class MF(FactorModel):
         users, items = (new_side(n, self.dim, settings.optimiser, std, rng) for n in matrix.shape)
         pruner = None if self.recipe is None else Pruner(Recipe.parse(self.recipe), self._size_of)
         self.epochs_, self.best_epoch_, self.validation_ = 0, 0, []
-        digest = training_digest(self.get_params(), matrix)
+        digest = training_digest(self.get_params(), *self._learned_from(interactions))
         if self._checkpoint is not None and (found := read_checkpoint(self._checkpoint, digest)):
             arrays, progress = found
             users, items = unpack_side("users", arrays), unpack_side("items", arrays)
@@ -203,6 +206,7 @@ class MF(FactorModel):
             self.epochs_, self.validation_ = progress["epochs"], progress["validation"]
         while self.epochs_ < self.epochs and not self._is_stale():
             last = users.values.copy(), items.values.copy()
+            users, items = self._with_priors(users, items)
             run_epoch(sampler, self.epochs_, users, items, settings, self.n_jobs)
             if not (np.isfinite(users.values).all() and np.isfinite(items.values).all()):
                 if self._validation is None or self.best_epoch_ == 0:
@@ -225,10 +229,22 @@ class MF(FactorModel):
                     arrays |= masks
                 write_checkpoint(self._checkpoint, arrays, progress, digest)
 
+    def _learned_from(self, interactions: Interactions) -> tuple[sp.csr_array, ...]:
+        """What a checkpoint must belong to."""
+        return (interactions.matrix,)
+
+    def _drawable(self) -> npt.NDArray[np.int32] | None:
+        """The items that uniform negatives are drawn from; None for all."""
+        return None
+
+    def _with_priors(self, users: Side, items: Side) -> tuple[Side, Side]:
+        """Say what rows decay towards in the next epoch: zero, unless a subclass knows better."""
+        return users, items
+
     def _judge(self, users: Side, items: Side, pruner: Pruner | None) -> None:
         """Keep this epoch unless an earlier one was better on validation; a recipe always ends with its last."""
         metric: float | None = None
-        best = (self.user_table_, self.item_table_, self.fold_in_map_, self.best_epoch_) if self.best_epoch_ else None
+        best = {name: getattr(self, name) for name in self._of_an_epoch} if self.best_epoch_ else None
         if self._validation is not None or self._checkpoint is not None or self.epochs_ == self.epochs:
             self._keep(users.values, items.values, _kept_by(pruner), self.epochs_)
         if self._validation is not None:
@@ -236,8 +252,8 @@ class MF(FactorModel):
 
             ranking = rank_targets(self, self._validation.history, self._validation.target, n_jobs=self.n_jobs)
             metric = float(np.nanmean(per_user(ranking, self.metric)))
-            if best is not None and pruner is None and metric <= self.validation_[best[-1] - 1]:
-                self.user_table_, self.item_table_, self.fold_in_map_, self.best_epoch_ = best
+            if best is not None and pruner is None and metric <= self.validation_[best["best_epoch_"] - 1]:
+                self.__dict__.update(best)
             self.validation_.append(metric)
         if self._on_epoch is not None:
             self._on_epoch(self.epochs_, metric)

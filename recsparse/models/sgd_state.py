@@ -26,16 +26,21 @@ class Sampler:
         known: the training pairs.
         negatives: where negatives come from.
         seed: of everything.
+        drawable: int32, the items that uniform negatives are drawn from.
     """
 
     known: Known
     negatives: str
     seed: int
+    drawable: npt.NDArray[np.int32]
 
     @classmethod
-    def of(cls, matrix: sp.csr_array, negatives: str, seed: int) -> "Sampler":
-        """Sample the pairs of X (U, I)."""
-        return cls(known_items(matrix.indptr, matrix.indices, matrix.shape[1]), negatives, seed)
+    def of(
+        cls, matrix: sp.csr_array, negatives: str, seed: int, drawable: npt.NDArray[np.int32] | None = None
+    ) -> "Sampler":
+        """Sample the pairs of X (U, I); uniform negatives come from all items by default."""
+        known = known_items(matrix.indptr, matrix.indices, matrix.shape[1])
+        return cls(known, negatives, seed, np.arange(known.n_items, dtype=np.int32) if drawable is None else drawable)
 
     def epoch(self, number: int) -> kernels.Epoch:
         """Lay out epoch ``number``: each user's items shuffled and cut into groups, the groups shuffled."""
@@ -63,9 +68,7 @@ class Sampler:
         return share
 
     def _pool(self) -> npt.NDArray[np.int32]:
-        if self.negatives == "uniform":
-            return np.arange(self.known.n_items, dtype=np.int32)
-        return self.known.items
+        return self.drawable if self.negatives == "uniform" else self.known.items
 
 
 def new_side(rows: int, dim: int, optimiser: int, std: float, rng: np.random.Generator) -> kernels.Side:

@@ -21,7 +21,7 @@ from recsparse.validation import validate
 
 _NAMES = {
     "popularity": "Popularity", "ease": "EASE", "slim": "SLIM", "item-knn": "Item-kNN", "ials": "iALS", "mf": "MF",
-    "sparse-ease": "Sparse EASE", "feature-ials": "Feature iALS",
+    "sparse-ease": "Sparse EASE", "feature-ials": "Feature iALS", "feature-mf": "Feature MF",
     "low-rank-ials": "Low-rank iALS", "biased-mf": "Biased MF", "random": "Random", "content-knn": "Content-kNN",
 }  # fmt: skip
 

@@ -13,8 +13,7 @@ from recsparse.interactions.split import Holdout
 from recsparse.models import FeatureIALS, Popularity, Recommender
 from recsparse.models.least_squares import ImplicitLoss
 from tests.models.contract import ModelContract
-
-N_USERS, N_ITEMS, KINDS = 240, 150, 6
+from tests.models.known import N_ITEMS, N_USERS, planted
 
 
 class TestWithoutFeatures(ModelContract):
@@ -23,22 +22,6 @@ class TestWithoutFeatures(ModelContract):
 
 class TestWithoutFeaturesConjugateGradients(ModelContract):
     model = FeatureIALS(dim=4, epochs=10, solver="cg")
-
-
-def planted(cold_from: int = 120, seed: int = 0) -> tuple[Interactions, Holdout]:
-    """Users like two of six kinds; the items from ``cold_from`` on have no training interactions, but are liked."""
-    rng = np.random.default_rng(seed)
-    kinds = rng.integers(0, KINDS, N_ITEMS)
-    tastes = np.array([rng.choice(KINDS, 2, replace=False) for _ in range(N_USERS)])
-    likes = (tastes[:, :, None] == kinds).any(axis=1)
-    chance = np.where(likes, 0.3, 0.02) * rng.uniform(0.5, 1.5, N_ITEMS)
-    matrix = sp.csr_array((rng.random((N_USERS, N_ITEMS)) < chance).astype(np.float32))
-    items = pa.table({"item_id": np.arange(N_ITEMS), "kind": [f"kind {kind}" for kind in kinds]})
-    users = pa.table({"user_id": np.arange(N_USERS), "likes": [[f"kind {kind}" for kind in own] for own in tastes]})
-    whole = Interactions(matrix, users, items)
-    cold = matrix.indices >= cold_from
-    train = whole.select_entries(~cold)
-    return train, Holdout(train, whole.select_entries(cold))
 
 
 @pytest.mark.parametrize(

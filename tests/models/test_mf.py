@@ -139,12 +139,13 @@ def _is_known(*arguments: object) -> bool:
 
 
 @pytest.mark.parametrize("loss", ["bpr", "softmax", "squared"])
-@pytest.mark.parametrize("negatives", [1, 3])
-def test_a_step_follows_the_gradient_of_the_loss(loss: str, negatives: int) -> None:
+@pytest.mark.parametrize(("negatives", "with_priors"), [(1, False), (3, False), (1, True)])
+def test_a_step_follows_the_gradient_of_the_loss(loss: str, negatives: int, with_priors: bool) -> None:
     rng = np.random.default_rng(0)
     u, V = rng.standard_normal(16), rng.standard_normal((negatives + 1, 16))
     log_share = np.log(rng.dirichlet(np.ones(negatives + 1)))
     weight, reg, rate = 0.3, 0.1, 1e-3
+    priors = [with_priors * rng.standard_normal(table.shape) for table in (u[None], V)]
 
     def objective(u: np.ndarray, V: np.ndarray) -> float:
         s = V @ u
@@ -155,7 +156,7 @@ def test_a_step_follows_the_gradient_of_the_loss(loss: str, negatives: int) -> N
             value = np.log(np.exp(z - z.max()).sum()) + z.max() - z[0]
         else:
             value = 0.5 * (1 - s[0]) ** 2 + 0.5 * weight * (s[1:] ** 2).sum()
-        return value + 0.5 * reg * (u @ u + (V * V).sum())
+        return value + 0.5 * reg * (np.square(u - priors[0]).sum() + np.square(V - priors[1]).sum())
 
     def slope(x: np.ndarray, f: object) -> np.ndarray:
         out = np.empty_like(x)
@@ -168,8 +169,12 @@ def test_a_step_follows_the_gradient_of_the_loss(loss: str, negatives: int) -> N
 
     du, dV = slope(u, lambda x: objective(x, V)), slope(V, lambda x: objective(u, x))
     empty, steps = np.zeros((0, 16), dtype=np.float32), np.zeros(0, dtype=np.int64)
-    users = kernels.Side(u[None].astype(np.float32), empty, empty, steps, empty)
-    items = kernels.Side(V.astype(np.float32), empty, empty, steps, empty)
+    users, items = (
+        kernels.Side(table.astype(np.float32), empty, empty, steps, empty)._replace(
+            **({"prior": prior.astype(np.float32)} if with_priors else {})
+        )
+        for table, prior in zip((u[None], V), priors, strict=True)
+    )
     code = {"bpr": kernels.BPR, "softmax": kernels.SOFTMAX, "squared": kernels.SQUARED}[loss]
     settings = kernels.Settings(code, kernels.SGD, np.float32(rate), np.float32(reg), negatives, np.float32(weight))
     rows, ends = np.arange(negatives + 1), np.array([negatives + 1])
