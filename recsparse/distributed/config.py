@@ -202,8 +202,9 @@ class TrainConfig(_Settings):
 
     def identity(self) -> str:
         """What makes a checkpoint's tables these tables: everything but how they are sharded and how long."""
-        told = self.model_dump(mode="json", exclude={"output", "keep", "checkpoint_every", "threads", "timeout", "data",
-                                                     "metrics", "value_type"})  # fmt: skip
+        told = self.model_dump(
+            mode="json", exclude={"data", "output", "keep", "checkpoint_every", "threads", "timeout", "value_type"}
+        )
         for table in ("users", "items", "user_features", "item_features"):
             if told[table] is not None:
                 del told[table]["sharding"]

@@ -96,4 +96,5 @@ class Asked:
         """What the features say, (B, D), given the vectors of ``rows``."""
         if not len(self.rows):
             return vectors.new_zeros((len(self.starts), vectors.shape[1])) + vectors.sum()
-        return embedding_bag(self.places, vectors, self.starts, mode="sum", per_sample_weights=self.weights)
+        places, starts, weights = (each.to(vectors.device) for each in (self.places, self.starts, self.weights))
+        return embedding_bag(places, vectors, starts, mode="sum", per_sample_weights=weights)

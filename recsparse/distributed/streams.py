@@ -125,7 +125,7 @@ class Streams:
         batch_size: known pairs a step, over all streams.
         n_negatives: drawn items a pair.
         seed: of orders and draws.
-        drawable: items that may be negatives, (I,) bool; all by default.
+        drawable: rows of the items that may be negatives; all by default.
         rank: this process.
         world: how many there are.
 
@@ -135,13 +135,14 @@ class Streams:
 
     def __init__(
         self, directory: Path, contents: Contents, *, streams: int, batch_size: int, n_negatives: int, seed: int,
-        drawable: npt.NDArray[np.bool_] | None = None, rank: int = 0, world: int = 1,
+        drawable: Counts | None = None, rank: int = 0, world: int = 1,
     ) -> None:  # fmt: skip
         if world > streams:
             raise ConfigError(f"There are {world} ranks for {streams} streams; set streams to a multiple of {world}.")
         self.n_negatives, self.seed = n_negatives, seed
         self.steps = -(-contents.interactions // batch_size)
-        self._drawable = np.ones(len(contents.items), dtype=np.bool_) if drawable is None else drawable
+        self._n_items = len(contents.items)
+        self._drawable = np.zeros(0, dtype=np.int64) if drawable is None else drawable
         entries = np.concatenate([[0], np.cumsum(contents.users)])
         targets = contents.interactions * np.arange(streams + 1) // streams
         cuts = np.searchsorted(entries, targets, side="left")
@@ -186,7 +187,7 @@ class Streams:
         items = np.empty((high - low, self.n_negatives + 1), dtype=np.int64)
         n = draw_samples(
             opened.order, low, high, opened.users.first, opened.user_of, opened.users.indptr, opened.users.items,
-            self._drawable, self.n_negatives, self._draws(epoch), piece.first_entry, users, items,
+            self._n_items, self._drawable, self.n_negatives, self._draws(epoch), piece.first_entry, users, items,
         )  # fmt: skip
         return Batch(users[:n], items[:n])
 

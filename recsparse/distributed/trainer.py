@@ -78,7 +78,7 @@ class Trainer:
         tables, features = _tables(config, data, contents)
         streams = Streams(
             data, contents, streams=config.streams, batch_size=config.batch_size, n_negatives=config.n_negatives,
-            seed=config.random_state, drawable=contents.items > 0 if ITEMS in features else None,
+            seed=config.random_state, drawable=np.flatnonzero(contents.items) if ITEMS in features else None,
             rank=rank, world=world,
         )  # fmt: skip
         specs = [TableSpec(t.name, t.n_rows, config.dim, t.settings.sharding, t.pooling) for t in tables]

@@ -25,7 +25,9 @@ def _has(items, low, end, item):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(nogil=True, cache=True)
-def draw_samples(order, start, stop, first, user_of, ptr, known, drawable, negatives, seed, place, users, items):  # type: ignore[no-untyped-def]
+def draw_samples(  # type: ignore[no-untyped-def]
+    order, start, stop, first, user_of, ptr, known, n_items, drawable, negatives, seed, place, users, items
+):
     """Write samples of entries ``order[start:stop]``: the user's row, the known item and its negatives.
 
     Args:
@@ -36,7 +38,8 @@ def draw_samples(order, start, stop, first, user_of, ptr, known, drawable, negat
         user_of: each entry's user, from 0.
         ptr: with ``known`` the CSR of what each user has, ascending.
         known: item rows.
-        drawable: (I,) bool; negatives are drawn uniformly from these items, never one the user has.
+        n_items: negatives are drawn uniformly from 0 .. n_items - 1, never one the user has.
+        drawable: or from these item rows only; empty for all.
         negatives: how many a sample.
         seed: uint64, another one each epoch.
         place: number in the epoch of ``order[0]``.
@@ -44,7 +47,7 @@ def draw_samples(order, start, stop, first, user_of, ptr, known, drawable, negat
         items: (stop - start, 1 + negatives) int64, written, the known item first.
 
     Returns:
-        The number of samples written: one is left out when 16 draws find nothing to take.
+        The number of samples written: one is left out when 16 draws find nothing that the user does not have.
     """
     n = 0
     for at in range(start, stop):
@@ -55,8 +58,8 @@ def draw_samples(order, start, stop, first, user_of, ptr, known, drawable, negat
         for other in range(negatives):
             word = mix((seed + np.uint64((place + at) * negatives + other)) * _STEP)
             for _ in range(TRIES):
-                item = below(word, len(drawable))
-                if drawable[item] and not _has(known, ptr[user], ptr[user + 1], item):
+                item = drawable[below(word, len(drawable))] if len(drawable) else below(word, n_items)
+                if not _has(known, ptr[user], ptr[user + 1], item):
                     found += 1
                     items[n, found] = item
                     break

@@ -53,6 +53,17 @@ def test_any_number_of_ranks_gives_the_same_batches(
     assert max(len(batch.users) for batch in whole) <= 32 + 6
 
 
+def test_negatives_are_drawn_from_those_that_may_be(tmp_path: Path) -> None:
+    matrix = sp.csr_array((np.random.default_rng(0).random((50, 40)) < 0.2) * (np.arange(40) % 3 > 0) * 1.0)
+    write(Interactions.from_csr(matrix), tmp_path / "data")
+    with joined(10):
+        contents = scan(tmp_path / "data", 0, 1)
+    warm = np.flatnonzero(contents.items)
+    streams = Streams(tmp_path / "data", contents, streams=3, batch_size=64, n_negatives=4, seed=0, drawable=warm)
+    drawn = np.concatenate([streams.batch(0, step).items[:, 1:].ravel() for step in range(streams.steps)])
+    assert set(drawn) == set(warm)
+
+
 def test_a_user_with_nearly_everything_gets_what_is_left(tmp_path: Path) -> None:
     matrix = np.ones((2, 30), dtype=np.float32)
     matrix[0, 17] = 0
