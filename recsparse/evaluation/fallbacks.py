@@ -15,9 +15,9 @@ from recsparse.evaluation.intervals import Summary
 from recsparse.interactions.interactions import USER, Interactions
 from recsparse.interactions.split import Holdout
 from recsparse.models.factors import FactorModel
+from recsparse.models.feature_ials import FeatureIALS
 from recsparse.models.features import Encoding
 from recsparse.models.ials import IALS
-from recsparse.models.least_squares import ImplicitLoss
 from recsparse.tables import PackedTable, pack
 from recsparse.tables.fallback import Fallback, Features, GroupMean, HashBucket
 
@@ -163,9 +163,10 @@ class _FromUserTable(FactorModel):
 
 
 def _solved(model: IALS, values: Vectors, pruned: npt.NDArray[np.bool_]) -> Vectors:
-    """The item vectors with the pruned rows as one half-step gives them."""
-    loss = ImplicitLoss(model.alpha0, model.reg, model.nu, model.n_jobs)
-    users = np.asarray(model.queries(Interactions(model.history_, model.users_, model.items_)))
+    """The item vectors with the pruned rows as one half-step of the model's training gives them."""
+    data = Interactions(model.history_, model.users_, model.items_)
+    sides, users, rows = model._sides(data), np.asarray(model.queries(data)), np.flatnonzero(pruned)
+    prior = model.predict_items(model.items_.take(pa.array(rows))) if isinstance(model, FeatureIALS) else None
     whole = values.copy()
-    whole[pruned] = loss.solve(sp.csr_array(sp.csr_array(model.history_.T)[np.flatnonzero(pruned)]), users)
+    whole[rows] = sides.loss.solve(sp.csr_array(sides.by_item[rows]), users, sides.shared_of_users(users), prior)
     return whole

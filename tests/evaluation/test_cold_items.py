@@ -7,11 +7,12 @@ from recsparse.errors import DataError
 from recsparse.evaluation import evaluate
 from recsparse.evaluation.baselines import ContentKNN, Random
 from recsparse.evaluation.cold_items import cold_items, evaluate_cold_items, first_of_items, warm_up_curve
-from recsparse.evaluation.fallbacks import evaluate_fallbacks, pruned_rows
+from recsparse.evaluation.fallbacks import _solved, evaluate_fallbacks, pruned_rows
 from recsparse.interactions.interactions import Interactions
 from recsparse.interactions.split import Holdout
 from recsparse.models.base import Recommender
 from recsparse.models.ease import EASE
+from recsparse.models.feature_ials import FeatureIALS
 from recsparse.models.ials import IALS
 from recsparse.models.popularity import Popularity
 
@@ -117,3 +118,14 @@ def test_fallbacks_change_the_pruned_items_only_for_better_or_worse(world):
     dense = IALS(dim=4, epochs=2).fit(Interactions.from_csr(np.ones((9, N_ITEMS))))
     with pytest.raises(DataError, match="No row of the item table was pruned"):
         evaluate_fallbacks(dense, warm)
+
+
+@pytest.mark.parametrize("model", [IALS(dim=4, epochs=300), FeatureIALS(dim=4, epochs=300, feature_reg=0.1)])
+def test_pruned_rows_are_solved_again_as_training_would(world, model):
+    """Where training has come to rest, one more half-step changes nothing: pull towards features and all."""
+    train, _, _ = world
+    model.fit(train)
+    values = model.item_table_.to_dense()
+    pruned = np.arange(N_ITEMS) % 4 == 0  # every fifth of these is new
+    kept = np.where(pruned[:, None], 0, values).astype(np.float32)
+    np.testing.assert_allclose(_solved(model, kept, pruned), values, atol=1e-3 * np.abs(values).max())
