@@ -24,7 +24,7 @@ from recsparse.evaluation.pool import pool
 from recsparse.interactions import Interactions, Ratings, Source, Split, build, predefined, read, split
 from recsparse.models import Recommender
 from recsparse.pipeline.results import machine, versions
-from recsparse.pipeline.rows import Training, trainings
+from recsparse.pipeline.rows import Training, make, trainings
 from recsparse.pipeline.stages import Stage
 from recsparse.pipeline.train import Fitted, train
 from recsparse.tables import pack
@@ -42,7 +42,7 @@ DATASETS: dict[str, dict[str, Any]] = {
     "ml-1m": {
         "split": {"validation": 400, "test": 1000}, "headline": "ndcg@100", "dim": 128,
         "tune": {"alpha0": [0.3, 1.0], "reg": [0.003, 0.007]},
-        "dense": [2, 4, 8, 16, 32, 64, 128], "kept": [2, 4, 8, 16, 32],
+        "dense": [2, 4, 8, 16, 32, 64, 128], "kept": [2, 4, 8, 16, 32], "half": [6, 9, 13, 17, 24],
     },
     "gowalla": {
         "split": None, "headline": "ndcg@20", "dim": 128,
@@ -73,10 +73,12 @@ def config_of(name: str, settings: dict[str, Any] | None) -> RunConfig:
             }  # fmt: skip
 
         element = {"granularity": "element", "schedule": schedule}
+        half = element | {"allocation": {"kind": "best-rows", "share": 0.5}}
         best_rows = element | {"allocation": {"kind": "best-rows", "share": 0.4}}
         models = [
             sparse(element, {"recipe.density": kept}),
             sparse(best_rows, {"recipe.density": kept[:-1]}),
+            *([sparse(half, {"recipe.density": [k / dim for k in about["half"]]})] if "half" in about else []),
             sparse({"granularity": "row", "schedule": schedule}, {
                 "dim": [16, 32, 64, 128], "recipe.density": [0.1, 0.2, 0.3, 0.5, 0.75],
             }),
@@ -151,22 +153,25 @@ def _rows(training: Training, config: RunConfig, parts: Split, where: Path) -> l
     stages = {each: Stage(each, where / training.slug_of(each), "done") for each in training.value_types}
     if not all(stage.is_done() for stage in stages.values()):
         print(f"{where}: {training.label}", file=sys.stderr, flush=True)
-        train(training, parts, config, {each: stage.directory for each, stage in stages.items()})
-        for value_type, stage in stages.items():
-            evaluation = evaluate(
-                Recommender.load(stage.directory), parts.test, METRICS, name=training.label_of(value_type)
-            )
-            evaluation.save(stage.directory / "test.parquet")
+        places = {each: stage.directory for each, stage in stages.items()}
+        train(training, parts, config, places, lambda params: make(training.kind, params).fit(parts.train))
+        for stage in stages.values():
             stage.finish(0.0)
     rows = []
     for value_type, stage in stages.items():
-        table = Recommender.load(stage.directory).item_table_
+        model, label = Recommender.load(stage.directory), training.label_of(value_type)
+        table = model.item_table_
         rows.append(Row(
-            training, training.label_of(value_type), training.family_of(value_type),
-            Fitted.read(stage.directory).params, table.nbytes / table.shape[0],
-            Evaluation.load(stage.directory / "test.parquet"),
+            training, label, training.family_of(value_type), Fitted.read(stage.directory).params,
+            table.nbytes / table.shape[0], _evaluated(model, parts, label, stage.directory / "test.parquet"),
         ))  # fmt: skip
     return rows
+
+
+def _evaluated(model: Recommender, parts: Split, label: str, file: Path) -> Evaluation:
+    if not file.exists():
+        evaluate(model, parts.test, METRICS, name=label).save(file)
+    return Evaluation.load(file)
 
 
 def product_quantised(
@@ -185,10 +190,8 @@ def product_quantised(
         model.item_table_ = pack(quantiser.decode(quantiser.compute_codes(values)))
         size = codes * bits / 8 + 4 * dim * 2**bits / items
         label = f"PQ {codes}x{bits} bit"
-        file = where / f"{label.replace(' ', '-')}.parquet"
-        if not file.exists():
-            evaluate(model, parts.test, METRICS, name=label).save(file)
-        yield Row(None, label, "other", {"codes": codes, "bits": bits}, size, Evaluation.load(file))
+        found = _evaluated(model, parts, label, where / f"{label.replace(' ', '-')}.parquet")
+        yield Row(None, label, "other", {"codes": codes, "bits": bits}, size, found)
 
 
 def summarise(name: str, rows: dict[str, dict[str, Any]]) -> dict[str, Any]:

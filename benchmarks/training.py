@@ -1,6 +1,6 @@
 """Training side by side with its peers: the same data, dimension, negatives and threads.
 
-    python benchmarks/training.py bpr
+    python benchmarks/training.py bpr quality
 
 needs the extra ``benchmarks`` and RECSPARSE_DATA, a folder with ``ml-1m`` and ``gowalla``. Contenders take turns, round
 after round, and the best round of each counts: what else runs on the machine then disturbs all of them alike. Figures
@@ -9,6 +9,9 @@ go to ``benchmarks/results/training-SECTION.json``.
 BPR: negatives follow popularity in all contenders. Ours draws again when a user has the item, so that all samples are
 updates; implicit drops the sample, and torch and FBGEMM train on it (that spares them the test). ``samples/s`` counts
 what a contender went through, ``updates/s`` leaves out the samples that implicit drops, by their exact expectation.
+
+quality: NDCG@20 on ML-1M's published test after equally many epochs of BPR, dim 64, three seeds; the rate and the decay
+are each contender's best on validation.
 """
 
 import json
@@ -22,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow.parquet as pq
 import scipy.sparse as sp
 import torch
@@ -30,13 +34,16 @@ from threadpoolctl import threadpool_limits
 
 from recsparse.interactions import Interactions
 from recsparse.kernels.sgd import Settings
+from recsparse.models import MF
 from recsparse.models.sgd_state import Sampler, new_side, run_epoch
 
 THREADS, ROUNDS = 2, 5
 RATE, REG = 0.05, 0.01
 TORCH_BATCH, TORCH_BATCHES = 8192, 20
+QUALITY_EPOCHS = 60
 RESULTS = Path(__file__).parent / "results"
 
+Factors = npt.NDArray[np.float32]
 Contender = Callable[[], tuple[int, float]]
 """Trains for a while and gives how many samples it went through and in how many seconds."""
 
@@ -192,12 +199,63 @@ def bpr(folder: Path) -> dict[str, Any]:
     return results
 
 
+def ndcg(users: Factors, items: Factors, seen: sp.csr_array, wanted: sp.csr_array) -> float:
+    """NDCG@20 of u·v over all items not seen, a mean over users that want something."""
+    scores = users @ items.T
+    scores[np.repeat(np.arange(len(users)), np.diff(seen.indptr)), seen.indices] = -np.inf
+    best = np.argsort(-scores, axis=1)[:, :20]
+    hits = np.asarray(wanted[np.arange(len(users))[:, None], best].todense()) > 0
+    gain = 1 / np.log2(np.arange(2, 22))
+    counts = np.diff(wanted.indptr)
+    ideal = np.concatenate([[0.0], np.cumsum(gain)])[np.minimum(counts, 20)]
+    return float((hits @ gain)[counts > 0].dot(1 / ideal[counts > 0]) / (counts > 0).sum())
+
+
+def quality(folder: Path) -> dict[str, Any]:
+    frame = pq.read_table(folder / "ml-1m" / "ratings.parquet").to_pandas()
+    numbers = {"train": 1.0, "validation": 2.0, "test": 3.0}
+    labels = Interactions.from_frame(frame.assign(part=frame["split"].map(numbers).astype(float)), value="part").matrix
+
+    def part(*which: int) -> sp.csr_array:
+        chosen = labels.copy()
+        chosen.data = np.isin(labels.data, which).astype(np.float32)
+        chosen.eliminate_zeros()
+        return sp.csr_array(chosen)
+
+    def ours_of(matrix: sp.csr_array, rate: float, reg: float, seed: int) -> tuple[Factors, Factors]:
+        model = MF(dim=64, negatives="popularity", learning_rate=rate, reg=reg, epochs=QUALITY_EPOCHS,
+                   random_state=seed, n_jobs=THREADS).fit(matrix)  # fmt: skip
+        return model.user_table_, model.item_table_.to_dense()
+
+    def theirs_of(matrix: sp.csr_array, rate: float, reg: float, seed: int) -> tuple[Factors, Factors]:
+        model = BayesianPersonalizedRanking(
+            factors=64, iterations=QUALITY_EPOCHS, learning_rate=rate, regularization=reg, num_threads=THREADS,
+            random_state=seed,
+        )  # fmt: skip
+        model.fit(sp.csr_matrix(matrix), show_progress=False)
+        return model.user_factors, model.item_factors
+
+    train, validation, both, test = part(1), part(2), part(1, 2), part(3)
+    settings = [(rate, reg) for rate in (0.02, 0.05, 0.1) for reg in (0.003, 0.01, 0.03)]
+    results: dict[str, Any] = {}
+    for label, fit in (("recsparse", ours_of), ("implicit", theirs_of)):
+        tuned = {each: ndcg(*fit(train, *each, 0), train, validation) for each in settings}
+        best = max(tuned, key=tuned.__getitem__)
+        found = [ndcg(*fit(both, *best, seed), both, test) for seed in range(3)]
+        results[label] = {
+            "rate": best[0], "reg": best[1], "test ndcg@20": found,
+            "validation ndcg@20": {f"{rate}, {reg}": value for (rate, reg), value in tuned.items()},
+        }  # fmt: skip
+        print(f"{label}: {best}, NDCG@20 {found}", flush=True)
+    return results
+
+
 def main() -> None:
     folder = os.environ.get("RECSPARSE_DATA")
     if not folder:
         sys.exit("Set RECSPARSE_DATA to a folder with ml-1m and gowalla.")
     torch.set_num_threads(THREADS)
-    sections = {"bpr": bpr}
+    sections = {"bpr": bpr, "quality": quality}
     for section in sys.argv[1:] or list(sections):
         with threadpool_limits(1, user_api="blas"):
             figures = sections[section](Path(folder))
