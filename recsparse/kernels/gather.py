@@ -14,7 +14,7 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
-from recsparse.kernels.bits import popcount, rank, read, read_bits, read_word, trailing_zeros, write
+from recsparse.kernels.bits import RANK_SHIFT, popcount, rank, read, read_bits, read_word, trailing_zeros, write
 from recsparse.kernels.combinations import AT_ONCE, CHUNK, unrank
 from recsparse.kernels.decode import INT8, ONES, SLACK, code_bits, decode, decode_one, expand
 from recsparse.kernels.lanes import (
@@ -56,6 +56,17 @@ def stored_row(row, n_rows, remap, counters):  # type: ignore[no-untyped-def]
     if read_bits(remap, row, 1) == 0:
         return np.int64(-1)
     return rank(remap, counters, row)
+
+
+@nb.njit(forceinline=True, cache=True, error_model="numpy")
+def look_ahead(row, remap, counters, first, at, second, then):  # type: ignore[no-untyped-def]
+    """Ask for what locating a row of the next batch reads: the remap, or without one these bytes of the support."""
+    if len(counters) > 0:
+        prefetch(remap, row >> 3)
+        prefetch(counters, (row >> RANK_SHIFT) * counters.itemsize)
+    else:
+        prefetch(first, at)
+        prefetch(second, then)
 
 
 @nb.njit(forceinline=True, cache=True, error_model="numpy")
@@ -222,6 +233,8 @@ def gather_full(  # type: ignore[no-untyped-def]
     for batch in range(0, len(ids), BATCH):
         end = min(batch + BATCH, len(ids))
         for i in range(batch, end):
+            ahead = ids[min(i + BATCH, len(ids) - 1)]
+            look_ahead(ahead, remap, counters, remap, 0, remap, 0)
             row = stored_row(ids[i], n_rows, remap, counters)
             n = np.int64(dim if row >= 0 else 0)
             outside += admit(i, row, row * n, n, row < n_stored, n_numbers, dim, kind, codes, row_scales, places, found)
@@ -245,6 +258,10 @@ def gather_bitmap(  # type: ignore[no-untyped-def]
     for batch in range(0, len(ids), BATCH):
         end = min(batch + BATCH, len(ids))
         for i in range(batch, end):
+            ahead = ids[min(i + BATCH, len(ids) - 1)]
+            tile = ahead * dim
+            ranks = (tile >> RANK_SHIFT) * bit_counters.itemsize
+            look_ahead(ahead, remap, counters, bits, tile >> 3, bit_counters, ranks)
             row = stored_row(ids[i], n_rows, remap, counters)
             n = np.int64(0)
             start = np.int64(0)
@@ -275,6 +292,10 @@ def gather_blocks(  # type: ignore[no-untyped-def]
     for batch in range(0, len(ids), BATCH):
         end = min(batch + BATCH, len(ids))
         for i in range(batch, end):
+            ahead = ids[min(i + BATCH, len(ids) - 1)]
+            tile = (ahead // block_rows if block_rows > 1 else ahead) * tiles
+            ranks = (tile >> RANK_SHIFT) * bit_counters.itemsize
+            look_ahead(ahead, remap, counters, bits, tile >> 3, bit_counters, ranks)
             row = stored_row(ids[i], n_rows, remap, counters)
             n = np.int64(0)
             start = np.int64(0)
@@ -316,6 +337,9 @@ def gather_list(  # type: ignore[no-untyped-def]
     for batch in range(0, len(ids), BATCH):
         end = min(batch + BATCH, len(ids))
         for i in range(batch, end):
+            ahead = ids[min(i + BATCH, len(ids) - 1)]
+            group = (ahead >> GROUP_SHIFT) * starts.itemsize
+            look_ahead(ahead, remap, counters, counts, ahead * count_width >> 3, starts, group)
             row = stored_row(ids[i], n_rows, remap, counters)
             n = np.int64(0)
             start = np.int64(0)
@@ -401,6 +425,10 @@ def gather_combination(  # type: ignore[no-untyped-def]
     for batch in range(0, len(ids), BATCH):
         end = min(batch + BATCH, len(ids))
         for i in range(batch, end):
+            ahead = ids[min(i + BATCH, len(ids) - 1)]
+            group = (ahead >> GROUP_SHIFT) * starts.itemsize
+            look_ahead(ahead, remap, counters, counts, ahead * chunks * count_width >> 3, starts, group)
+            prefetch(subset_starts, group)
             row = stored_row(ids[i], n_rows, remap, counters)
             n = np.int64(0)
             start = np.int64(0)

@@ -297,7 +297,8 @@ def prefetch(typing_context, buffer, at):  # type: ignore[no-untyped-def]
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
         flag = ir.IntType(32)
         byte = ir.IntType(8).as_pointer()
-        pointer = builder.gep(data_pointer(context, builder, signature.args[0], args[0]), [args[1]])
+        start = builder.bitcast(data_pointer(context, builder, signature.args[0], args[0]), byte)
+        pointer = builder.gep(start, [args[1]])
         function = cgutils.get_or_insert_function(
             builder.module, ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag]), "llvm.prefetch.p0"
         )
