@@ -64,3 +64,4 @@ class FactorModel(Recommender):
 
     def _load_state(self, directory: Path) -> None:
         self.item_table_ = load_table(directory / ITEM_TABLE)
+        self.item_table_.read_ahead()  # as scoring goes through all of it

@@ -1,7 +1,7 @@
 """Packed tables in safetensors files: written whole or not at all, opened by mapping them into memory.
 
 The file's metadata holds one JSON header under ``recsparse``: format, version, and what
-:attr:`~recsparse.tables.packed.PackedTable.header` says. Opening reads the header only; a lookup touches the pages its
+:attr:`~recsparse.tables.packed.PackedTable.header` says. Opening reads the header only; a lookup reads the pages its
 rows are on.
 """
 
@@ -19,6 +19,7 @@ from recsparse.errors import DataError, FormatError
 from recsparse.files import atomic_directory, atomic_file
 from recsparse.tables.bits import frozen
 from recsparse.tables.factored import FactoredTable
+from recsparse.tables.mapping import advise
 from recsparse.tables.packed import PackedTable
 from recsparse.tables.sharded import ShardedTable
 from recsparse.tables.table import Table
@@ -94,6 +95,9 @@ def write_index(directory: Path, starts: list[int], dim: int, total_size: int) -
 def load_table(path: str | Path, *, rows: tuple[int, int] | None = None, verify: bool | None = None) -> Table:
     """Open what :func:`save_table` wrote, by memory mapping: in milliseconds, however large it is.
 
+    Lookups then read the pages their rows are on and no others, until :meth:`~recsparse.tables.Table.read_ahead` or a
+    pass over the table, which calls it.
+
     Args:
         path: the file, or the directory of shards.
         rows: only rows ``rows[0]`` to ``rows[1]``, numbered from 0, for one rank of several, say.
@@ -105,7 +109,13 @@ def load_table(path: str | Path, *, rows: tuple[int, int] | None = None, verify:
         FormatError: it is missing, truncated, corrupt, not a table, or of a newer version.
         DataError: the table does not have those rows.
     """
-    path = Path(path)
+    table = _load(Path(path), rows, verify)
+    if rows is None:
+        advise(table.tensors().values(), ahead=False)
+    return table
+
+
+def _load(path: Path, rows: tuple[int, int] | None, verify: bool | None) -> Table:
     if not path.is_dir():
         return _cut(_open(path, verify), rows, path)
     index = _read_index(path / INDEX)

@@ -12,6 +12,7 @@ from recsparse.kernels import segments
 from recsparse.kernels.topk import NO_ITEM
 from recsparse.parallel import for_ranges
 from recsparse.tables.fallback import Ids
+from recsparse.tables.mapping import advise
 from recsparse.tables.values import Floats, check_finite
 
 BLOCK_BYTES = 1 << 20
@@ -122,6 +123,13 @@ class Table(ABC):
             out /= np.maximum(np.diff(ends), 1)[:, None]
         return like(ids, out)
 
+    def read_ahead(self) -> None:
+        """Have the files it is mapped from, if any, read far ahead from now on, as passes over many rows want.
+
+        ``blocks``, ``to_dense`` and ``scores`` do so; before a pass by :meth:`dense_rows` or ``lookup``, ask for it.
+        """
+        advise(self.tensors().values(), ahead=True)
+
     def rows(self) -> Iterator[Floats]:
         """Each row in turn, float32 (D,), decoded a block at a time."""
         for _, block in self.blocks():
@@ -130,6 +138,7 @@ class Table(ABC):
     def blocks(self) -> Iterator[tuple[int, Floats]]:
         """The table a block of dense rows at a time: (first row, (rows, D))."""
         step = self._block_rows()
+        self.read_ahead()
         for start in range(0, self.shape[0], step):
             yield start, self.dense_rows(start, min(start + step, self.shape[0]))
 
@@ -146,6 +155,7 @@ class Table(ABC):
         def work(start: int, stop: int) -> None:
             self._gather(np.arange(start, stop, dtype=np.int64), out[start:stop])
 
+        self.read_ahead()
         for_ranges(work, self.shape[0], step=self._block_rows(), n_jobs=n_jobs)
         return out
 
@@ -157,6 +167,7 @@ class Table(ABC):
         def work(start: int, stop: int) -> None:
             np.matmul(vectors, self.dense_rows(start, stop).T, out=out[:, start:stop])
 
+        self.read_ahead()
         for_ranges(work, self.shape[0], step=self._block_rows(), n_jobs=n_jobs)
         return like(queries, out)
 
