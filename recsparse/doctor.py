@@ -343,8 +343,8 @@ def _fbgemm(name: str) -> Check:
     if not named:
         return Check(name, "warning", f"{found}, no stand-in", f"pip finds torchrec's requirement unmet: {_STAND_IN}.")
     note = (
-        "On CPU it trains by SGD or row-wise Adagrad, not Adam; its pruned lookup's remap takes 4 bytes an original "
-        "row, as much as int2 weights of which 80 % were pruned: remaps here take 1.06 bits."
+        "On CPU it has SGD and row-wise Adagrad, no Adam; its pruned lookup's remap takes 4 bytes an original row, "
+        "a packed table's 1.06 bits."
     )
     return Check(name, "ok", found, note=note)
 
@@ -364,8 +364,8 @@ def _torchrec(name: str) -> Check:
         advice = f"Mend fbgemm-gpu first if it is broken, else reinstall: {_STAND_IN}."
         return Check(name, "broken", f"{version} does not import: {problem}", advice)
     note = (
-        "On CPU: row-wise sharding of EmbeddingCollection only, not of EmbeddingBagCollection; planners need "
-        "compute_kernels=['fused']; ITEP and managed collisions are CUDA only, prune by a recipe or a row budget."
+        "On CPU: row-wise EmbeddingCollection, not EmbeddingBagCollection; planners with compute_kernels=['fused']; "
+        "a row budget, not ITEP or managed collisions."
     )
     return Check(name, "ok", version, note=note)
 

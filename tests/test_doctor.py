@@ -303,7 +303,7 @@ def test_what_no_look_can_find_is_said_where_it_matters_and_fits_a_screen(checks
         "numba": ("prange", "for_ranges"),
         "torch": ("index_select", "CSR"),
         "fbgemm-gpu": ("Adam", "4 bytes an original row"),
-        "torchrec": ("EmbeddingBagCollection", "compute_kernels=['fused']", "ITEP", "managed collision"),
+        "torchrec": ("EmbeddingBagCollection", "compute_kernels=['fused']", "ITEP", "managed collisions", "row budget"),
         "pyspark": ("PYSPARK_PYTHON",),
     }.items():
         assert name not in notes or all(word in notes[name] for word in words)
