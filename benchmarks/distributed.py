@@ -163,7 +163,8 @@ def main() -> None:
     with joined(120) as (rank, world), tempfile.TemporaryDirectory() as folder:
         data = make_data(Path(folder), options.users, options.items, options.interactions)
         result = {
-            "command": f"torchrun --nproc-per-node {world} benchmarks/distributed.py --rounds {options.rounds}",
+            "command": f"torchrun --nproc-per-node {world} benchmarks/distributed.py "
+            f"--rounds {options.rounds} --steps {options.steps}",
             "machine": f"{platform.machine()}, {torch.get_num_threads()} thread a rank, {world} ranks on one machine",
             "versions": {name: version(name) for name in ("torch", "torchrec", "fbgemm-gpu-cpu", "numpy")},
             "data": {"users": options.users, "items": options.items, "drawn": options.interactions, "dim": 64},

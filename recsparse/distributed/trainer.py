@@ -289,7 +289,7 @@ class Trainer:
         return {
             "columns": {name: _columns(self.tables.sharded, name) for name in self.tables.rows},
             "remapped": [name for name, rows in self.tables.rows.items() if rows.remap is not None],
-            "validation": self.validation,
+            "validation": list(self.validation),  # the manifest is written while training goes on
             "densities": {name: pruner.density for name, pruner in self.pruners.items()},
         }
 

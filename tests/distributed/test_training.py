@@ -1,6 +1,7 @@
 """The same training at any number of ranks, sharded in any way, and the same as plain torch and as one process."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +193,8 @@ def test_features_answer_for_cold_items_and_patience_keeps_the_best_epoch(
     data = write_split(parts, tmp_path / "cold")
     featured = settings | {"data": str(data), "epochs": 6, "optimiser": "adagrad", "learning_rate": 0.1,
                            "item_features": {}, "user_features": {}, "output": str(tmp_path / "featured")}  # fmt: skip
-    hasty = settings | {"epochs": 40, "optimiser": "adagrad", "learning_rate": 0.3, "patience": 2}
+    hasty = settings | {"epochs": 40, "optimiser": "adagrad", "learning_rate": 0.3, "patience": 2,
+                        "checkpoint_every": 5, "keep": 99}  # fmt: skip
     strong = split(of_kinds(), "strong", seed=1)
     strangers = settings | {
         "data": str(write_split(strong, tmp_path / "strong")),
@@ -229,9 +231,17 @@ def test_features_answer_for_cold_items_and_patience_keeps_the_best_epoch(
     assert summary["metrics"] == summary["validation"][-3]
     assert summary["steps"] == len(losses) == len(values) * 6
     until = hasty | {"epochs": summary["epoch"], "output": str(tmp_path / "until"), "patience": None}
-    launch(2, "train", until).check()
-    for name, values in outcome(tmp_path / "until")[2].items():
-        np.testing.assert_array_equal(values, tables[name])
+    resumed = hasty | {"output": str(tmp_path / "resumed")}
+    shutil.copytree(hasty["output"], resumed["output"])
+    (tmp_path / "resumed" / "training.json").unlink()
+    for checkpoint in sorted((tmp_path / "resumed" / "checkpoints").iterdir())[2:]:
+        shutil.rmtree(checkpoint)  # what is left is of the second epoch, and a best epoch that it cannot know
+    launch(2, "train", until, resumed).check()
+    for output in ("until", "resumed"):
+        for name, values in outcome(tmp_path / output)[2].items():
+            np.testing.assert_array_equal(values, tables[name])
+    again, _, _ = outcome(tmp_path / "resumed")
+    assert (again["resumed_at"], again["validation"]) == (10, summary["validation"])
 
 
 @pytest.mark.slow
