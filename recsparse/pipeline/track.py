@@ -24,18 +24,22 @@ def check_installed(wanted: Tracking) -> None:
 
 
 def track(results: Results, wanted: Tracking, ship: str) -> None:
-    """Keep each row: its settings, its figures, and the few-shot curve with the history's length as the step."""
+    """Keep each row: its settings, its figures, and the few-shot curve with the history's length as the step.
+
+    What these results left when they were tracked before, up to a kill for instance, is replaced.
+    """
     for row in results.rows:
         settings = {"model": row.model, "value_type": row.value_type, **row.params}
         with ExitStack() as stack:
             places = list[Tracker]()
             if wanted.mlflow is not None:
                 tags = {"family": row.family, "ship": str(row.label == ship).lower(), "split": results.split.digest}
-                place = MLflow(row.label, settings, uri=wanted.mlflow, experiment=results.run, tags=tags)
+                tags["report"] = results.created
+                place = MLflow(row.label, settings, uri=wanted.mlflow, experiment=results.run, tags=tags, replace=True)
                 places.append(stack.enter_context(place))
             if wanted.tensorboard is not None:
                 directory = wanted.tensorboard / results.run / row.label.replace(" ", "-")
-                places.append(stack.enter_context(TensorBoard(directory, settings)))
+                places.append(stack.enter_context(TensorBoard(directory, settings, replace=True)))
             for each in places:
                 each.log(dict(_figures(row)))
                 for point in row.few_shot:

@@ -18,6 +18,7 @@ class MLflow(Tracker):
             folders any more.
         experiment: what it belongs to; made where it is not there.
         tags: text by name.
+        replace: delete what the experiment holds of this name with these tags, as of a stage that was killed.
 
     MLflow allows no ``@`` in a name: ``ndcg@20`` is kept as ``ndcg_at_20``.
 
@@ -38,6 +39,7 @@ class MLflow(Tracker):
         uri: str,
         experiment: str = "recsparse",
         tags: Mapping[str, str] | None = None,
+        replace: bool = False,
     ) -> None:
         super().__init__()
         try:
@@ -51,6 +53,11 @@ class MLflow(Tracker):
             self._client = MlflowClient(tracking_uri=uri)
             found = self._client.get_experiment_by_name(experiment)
             place = self._client.create_experiment(experiment) if found is None else found.experiment_id
+            if replace:
+                same = [f"tags.`{each}` = '{value}'" for each, value in (tags or {}).items()]
+                where = " and ".join([f"attributes.run_name = '{name}'", *same])
+                for old in self._client.search_runs([place], where):
+                    self._client.delete_run(old.info.run_id)
             self._run = self._client.create_run(place, run_name=name).info.run_id
         except MlflowException as error:
             raise ConfigError(f"MLflow does not take the store {uri!r}: {error.message}") from error

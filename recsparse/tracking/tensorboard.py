@@ -14,6 +14,7 @@ class TensorBoard(Tracker):
     Args:
         directory: of this training; its name is the entry's.
         settings: shown as a table under "text"; nested ones get dotted names.
+        replace: remove the events there; TensorBoard would join them to the new ones.
 
     Raises:
         ConfigError: TensorBoard is not installed.
@@ -24,12 +25,17 @@ class TensorBoard(Tracker):
         ...     IALS(dim=8).fit(split.train, validation=split.validation, on_epoch=track)
     """
 
-    def __init__(self, directory: str | Path, settings: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, directory: str | Path, settings: Mapping[str, Any] | None = None, *, replace: bool = False
+    ) -> None:
         super().__init__()
         try:
             from torch.utils.tensorboard.writer import SummaryWriter  # noqa: PLC0415 (optional)
         except ImportError as error:
             raise ConfigError(INSTALL) from error
+        if replace:
+            for old in Path(directory).glob("events.out.tfevents.*"):
+                old.unlink()
         self._writer = SummaryWriter(str(directory))
         if settings:
             rows = (f"| {name} | {value} |" for name, value in flat(settings))

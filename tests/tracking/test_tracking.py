@@ -128,6 +128,35 @@ def test_a_pipeline_keeps_every_row_once(frame: pd.DataFrame, folder: Path) -> N
     assert [found.name for found, done in Run.read(folder / "tracked.toml").plan() if not done] == []
 
 
+def test_a_stage_that_was_killed_leaves_nothing_twice(
+    frame: pd.DataFrame, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame.to_csv("ratings.csv", index=False)
+    (folder / "tracked.toml").write_text(PIPELINE.replace('"tracked"', '"killed"'))
+    log, calls = MLflow.log, []
+
+    def killed(self: MLflow, figures: dict[str, float], step: int = 0) -> None:
+        calls.append(step)
+        if len(calls) == 5:  # in the curve of the second of two rows
+            raise KeyboardInterrupt
+        log(self, figures, step)
+
+    monkeypatch.setattr(MLflow, "log", killed)
+    with pytest.raises(KeyboardInterrupt):
+        Run.read(folder / "tracked.toml")()
+    monkeypatch.setattr(MLflow, "log", log)
+    results = Run.read(folder / "tracked.toml")()
+    runs = mlflow_runs("killed")
+    assert set(runs) == {row.label for row in results.rows}
+    client, run = next(iter(runs.values()))
+    found = client.search_runs([run.info.experiment_id])
+    assert [each.info.status for each in found] == ["FINISHED"] * len(results.rows)
+    for row in results.rows:
+        told = events(folder / "events/killed" / row.label.replace(" ", "-"))
+        assert [step for step, _ in told["few-shot/ndcg@20"]] == [1, 2]
+        assert len(told["test/ndcg@20"]) == 1
+
+
 def test_a_tracker_that_is_not_installed_is_refused_before_anything_runs(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
