@@ -35,6 +35,28 @@ def test_every_figure_of_a_frontier_was_measured(heading: str, name: str, metric
         assert not loss or 100 * (mean / whole - 1) == pytest.approx(float(loss), abs=0.06), label
 
 
+@pytest.mark.parametrize(("heading", "name"), [("MovieLens-1M", "ml-1m"), ("MovieTweetings", "movietweetings")])
+def test_every_figure_of_a_whole_pipeline_was_measured(heading: str, name: str) -> None:
+    document = json.loads((RESULTS / f"pipeline-{name}.json").read_text())
+    measured = {row["label"]: row for row in document["rows"]}
+    compared = {(one["a"], one["why"]): one for one in document["comparisons"]}
+    text = (DOCS / "reproduce.md").read_text().partition("## Whole pipelines")[2].partition(f"\n{heading}, ")[2]
+    lines = [re.split(r" *\| *", line)[1:-1] for line in re.findall(r"^\|.*$", text.partition("\n- ")[0], re.MULTILINE)]
+    for label, size, quality, *pairs in lines[2:]:
+        row = measured[label.strip("*")]
+        assert label.startswith("**") == (row["label"] == document["ship"])
+        assert row["metrics"][document["headline"]]["mean"] == pytest.approx(float(quality), abs=0.0006), label
+        assert (row["bytes_per_item"] is None) == (size == "no table")
+        assert size == "no table" or row["bytes_per_item"] == pytest.approx(float(size), rel=0.01), label
+        whys = [(pairs[0], "best dense table"), (pairs[-1], "dense at equal bytes")][: len(pairs)]
+        for said, why in whys:
+            if said:
+                one = compared[row["label"], why]
+                figures = [float(figure) for figure in re.findall(r"[-+][\d.]+", said)]
+                assert figures == pytest.approx([one["difference"], one["low"], one["high"]], abs=0.0006), (label, why)
+    assert len(lines) > 6
+
+
 def test_the_picture_of_the_frontier_is_drawn_from_what_was_measured() -> None:
     from benchmarks.frontier_picture import MEASURED, PICTURE, draw
 
