@@ -5,6 +5,7 @@ import pytest
 from recsparse.config import RunConfig, read_config
 from recsparse.errors import ConfigError
 from recsparse.pipeline.rows import trainings
+from recsparse.validation import validate
 
 LEAST = """
 name = "mine"
@@ -103,3 +104,29 @@ def test_only_what_was_published_with_a_split_is_split_so(data: dict, options: d
     split = {"protocol": "published", "options": options}
     with pytest.raises(ValueError, match=message):
         RunConfig.model_validate({"name": "x", "data": data, "split": split, "models": [{"kind": "ials"}]})
+
+
+@pytest.mark.parametrize(
+    ("model", "evaluation", "message"),
+    [
+        ({"kind": "ials"}, {}, "ranks: 2 is not allowed: only mf is trained sharded"),
+        ({}, {"noise": [0.1]}, "evaluation.noise and evaluation.warm_up fit models again"),
+        ({"params": {"output": "x"}}, {}, "models.0.params: output: the pipeline says where"),
+        ({"params": {"negatives": 2}}, {}, "models.0.params: negatives: there is no such key"),
+        ({"params": {"items": {"budget": {"rows": 9}}}}, {}, "items.budget is for `recsparse train --ranks`"),
+        ({"params": {"value_type": "int8"}}, {}, "models.0.value_types: set it there"),
+    ],
+)
+def test_what_a_sharded_model_of_a_pipeline_may_not_say(model: dict, evaluation: dict, message: str) -> None:
+    models = [{"kind": "mf", "ranks": 2, **model}]
+    document = {"name": "x", "data": {"source": "r.csv"}, "models": models, "evaluation": evaluation}
+    with pytest.raises(ConfigError, match=message):
+        trainings(validate(RunConfig, document, "mine"))
+
+
+def test_a_sharded_model_is_called_by_what_is_kept_of_its_items() -> None:
+    params = {"dim": 16, "items": {"recipe": {"density": 0.25}}}
+    models = [{"kind": "mf", "ranks": 2, "params": params, "value_types": ["fp32", "int8"]}]
+    [found] = trainings(RunConfig.model_validate({"name": "x", "data": {"source": "r.csv"}, "models": models}))
+    assert found.label_of("int8") == "Sharded MF 16 element 4 int8"
+    assert found.family_of("int8") == "element"

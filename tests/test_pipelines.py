@@ -142,6 +142,7 @@ def test_every_file_runs(file: Path, pairs: pd.DataFrame, tmp_path: Path) -> Non
     assert [row.label for row in results.rows] == [
         training.label_of(value_type) for training in asked for value_type in training.value_types
     ]
+    assert not (tmp_path / "run/ranks").exists(), "shards and checkpoints go when the model is saved"
     best = max(row.metrics[results.headline].mean for row in results.rows)
     assert 0 < best <= 1
     assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
