@@ -180,8 +180,8 @@ def p2(folder: Path) -> list[Row]:
         "item-kNN": grid(ItemKNN, {}, k=[50, 200]),
         "iALS, dim 64": grid(IALS, base | {"dim": 64}, alpha0=[0.01, 0.03, 0.1], reg=[0.001, 0.003]),
         "iALS, dim 256": grid(IALS, base | {"dim": 256}, alpha0=[0.01, 0.03], reg=[0.003, 0.005]),
-        "iALS, dim 512": grid(IALS, base | {"dim": 512}, alpha0=[0.01, 0.03], reg=[0.003, 0.005]),
-        "sparse EASE": grid(SparseEASE, {}, reg=[10.0, 30.0], neighbours=[200]),
+        "iALS, dim 512": grid(IALS, base | {"dim": 512}, alpha0=[0.01], reg=[0.003, 0.005]),
+        "sparse EASE": grid(SparseEASE, {}, reg=[10.0, 30.0, 100.0, 300.0], neighbours=[200]),
     }
     return [
         tested("p2", label, best("p2", models, tuning, "ndcg@20"), joined, tuning.test, metrics)
