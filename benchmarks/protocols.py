@@ -40,6 +40,7 @@ from recsparse.pipeline.results import machine, versions
 
 HERE = Path(__file__).resolve().parent
 RUNS = Path("runs/protocols")
+HISTORY = "training and validation"
 Row = dict[str, Any]
 
 PUBLISHED: dict[str, Any] = {
@@ -109,18 +110,22 @@ def grid(kind: type[Recommender], fixed: dict[str, Any], **choices: Sequence[Any
 
 
 def tested(name: str, label: str, model: Recommender, train: Interactions, test: Holdout, metrics: list[str],
-           **how: Any) -> Row:  # fmt: skip
-    """Fit and look at the test."""
+           masks: dict[str, Interactions | None], **how: Any) -> list[Row]:  # fmt: skip
+    """Fit and look at the test, once for each of the masks: what is left out of the candidates."""
 
     def work() -> Row:
         fitted = clone(model).fit(train)
-        found = evaluate(fitted, test, metrics, **how)
-        row: Row = {"metrics": {metric: found.summaries[metric].to_dict() for metric in metrics}}
         table = getattr(fitted, "item_table_", None)
-        return row | {"bytes_per_item": None if table is None else table.nbytes / table.shape[0]}
+        row: Row = {"bytes_per_item": None if table is None else table.nbytes / table.shape[0]}
+        for mask, seen in masks.items():
+            found = evaluate(fitted, test, metrics, seen=seen, **how)
+            row[mask] = {metric: found.summaries[metric].to_dict() for metric in metrics}
+        return row
 
-    settings = {key: value for key, value in model.get_params().items() if value is not None}
-    return {"label": label, "settings": settings} | kept(work, name, label, model)
+    row = {"label": label, "settings": {key: value for key, value in model.get_params().items() if value is not None}}
+    row |= kept(work, name, label, model)
+    found = {mask: row.pop(mask) for mask in masks}
+    return [row | {"mask": mask, "metrics": means} for mask, means in found.items()]
 
 
 def labelled(pairs: pd.DataFrame) -> tuple[Split, Interactions]:
@@ -165,9 +170,9 @@ def p1(name: str, pairs: pd.DataFrame, tune: dict[str, list[float]], seeds: int)
             pruned = clone(dense).set_params(recipe=element | {"density": density}, epochs=14)
             models += [(f"small dense, {sparsity}", small), (f"element, {sparsity}", pruned)]
         for label, model in models:
-            for mask, seen in (("train", known), ("train and validation", test.history)):
-                row = tested(f"{name} {seed} {mask}", label, model, parts.train, test, metrics, seen=seen)
-                rows.append(row | {"mask": mask, "seed": seed})
+            masks = {"training": known, HISTORY: None}
+            found = tested(f"{name} {seed}", label, model, parts.train, test, metrics, masks)
+            rows += [row | {"seed": seed} for row in found]
     return rows
 
 
@@ -183,10 +188,11 @@ def p2(folder: Path) -> list[Row]:
         "iALS, dim 512": grid(IALS, base | {"dim": 512}, alpha0=[0.01], reg=[0.003, 0.005]),
         "sparse EASE": grid(SparseEASE, {}, reg=[10.0, 30.0, 100.0, 300.0], neighbours=[200]),
     }
-    return [
-        tested("p2", label, best("p2", models, tuning, "ndcg@20"), joined, tuning.test, metrics)
-        for label, models in families.items()
-    ]
+    rows = []
+    for label, models in families.items():
+        model = best("p2", models, tuning, "ndcg@20")
+        rows += tested("p2", label, model, joined, tuning.test, metrics, {HISTORY: None})
+    return rows
 
 
 def p3(folder: Path) -> list[Row]:
@@ -205,8 +211,8 @@ def p3(folder: Path) -> list[Row]:
     for label, models in families.items():
         model = best("p3", models, tuning, "ndcg@10")
         for fitted_on, train in (("train", tuning.train), ("train and validation", joined)):
-            row = tested(f"p3 {fitted_on}", label, model, train, tuning.test, metrics, fold_in=True)
-            rows.append(row | {"fitted_on": fitted_on})
+            found = tested(f"p3 {fitted_on}", label, model, train, tuning.test, metrics, {HISTORY: None}, fold_in=True)
+            rows += [row | {"fitted_on": fitted_on} for row in found]
     return rows
 
 
@@ -262,9 +268,9 @@ def main() -> None:
     folder = Path(os.environ["RECSPARSE_DATA"])
     for name in asked.sections:
         if name == "p1-ml-1m":
-            rows = p1(name, ml_1m(folder), {"alpha0": [0.1, 0.3], "reg": [0.003, 0.007]}, asked.seeds)
+            rows = p1(name, ml_1m(folder), {"alpha0": [0.3, 1.0], "reg": [0.003, 0.007, 0.015]}, asked.seeds)
         elif name == "p1-gowalla":
-            rows = p1(name, gowalla(folder), {"alpha0": [0.03, 0.1], "reg": [0.001, 0.003]}, 1)
+            rows = p1(name, gowalla(folder), {"alpha0": [0.01, 0.03], "reg": [0.003]}, 1)
         elif name == "p2":
             rows = p2(folder)
         elif name == "p3":
