@@ -1,6 +1,6 @@
 """Training side by side with its peers: the same data, dimension, negatives and threads.
 
-    python benchmarks/training.py bpr quality
+    python benchmarks/training.py bpr quality start
 
 needs the extra ``benchmarks`` and RECSPARSE_DATA, a folder with ``ml-1m`` and ``gowalla``. Contenders take turns, round
 after round, and the best round of each counts: what else runs on the machine then disturbs all of them alike. Figures
@@ -12,11 +12,15 @@ what a contender went through, ``updates/s`` leaves out the samples that implici
 
 quality: NDCG@20 on ML-1M's published test after equally many epochs of BPR, dim 64, three seeds; the rate and the decay
 are each contender's best on validation.
+
+start: seconds of a new process, kernels compiled before, to import recsparse and from ``fit`` to the end of the first
+epoch on 500 x 300 (a training itself of milliseconds): the least of five.
 """
 
 import json
 import os
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -250,12 +254,37 @@ def quality(folder: Path) -> dict[str, Any]:
     return results
 
 
+STARTED = """
+import time
+began = time.perf_counter()
+import scipy.sparse as sp
+from recsparse.models import IALS, MF
+imported = time.perf_counter()
+data = sp.random_array((500, 300), density=0.05, random_state=0, dtype="float32", format="csr")
+ends = []
+{model}.fit(data, on_epoch=lambda *_: ends.append(time.perf_counter()))
+print(imported - began, ends[0] - imported)
+"""
+
+
+def start(folder: Path) -> dict[str, Any]:
+    results: dict[str, Any] = {}
+    recipe = {"density": 0.1, "schedule": "dynamic"}
+    for model in ("MF(dim=64, epochs=1)", "IALS(dim=64, epochs=1)", f"IALS(dim=64, epochs=1, recipe={recipe})"):
+        command = [sys.executable, "-c", STARTED.format(model=model)]
+        runs = [subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() for _ in range(6)]
+        imports, epochs = (min(float(run[at]) for run in runs[1:]) for at in (0, 1))
+        results[model] = {"import seconds": imports, "fit to first epoch, seconds": epochs}
+        print(f"{model}: import {imports:.2f} s, first epoch {epochs:.2f} s later", flush=True)
+    return results
+
+
 def main() -> None:
     folder = os.environ.get("RECSPARSE_DATA")
     if not folder:
         sys.exit("Set RECSPARSE_DATA to a folder with ml-1m and gowalla.")
     torch.set_num_threads(THREADS)
-    sections = {"bpr": bpr, "quality": quality}
+    sections = {"bpr": bpr, "quality": quality, "start": start}
     for section in sys.argv[1:] or list(sections):
         with threadpool_limits(1, user_api="blas"):
             figures = sections[section](Path(folder))
