@@ -153,11 +153,10 @@ class Checkpoints:
 
     def forget_after(self, done: int) -> None:
         """Remove those of more than ``done`` steps; every rank calls it together."""
-        if dist.get_rank() == 0:
-            for name in self.names():
+        with agreed():
+            for name in self.names() if dist.get_rank() == 0 else []:
                 if int(name.removeprefix("step-")) > done:
                     shutil.rmtree(self.directory / name)
-        dist.barrier()
 
     def latest(self) -> Path | None:
         """The newest whole checkpoint."""

@@ -123,7 +123,7 @@ class TrainConfig(_Settings):
         checkpoint_every: steps between checkpoints; 0 for none but the last.
         keep: checkpoints kept.
         prune_every: steps between decisions of a recipe.
-        metrics: measured on the split's validation users after each epoch, where these are trained on.
+        metrics: measured on the split's validation users after each epoch; those not trained on are folded in.
         patience: stop after so many epochs without a better first metric and keep the best; None never stops.
         value_type: of the packed tables.
         threads: of each rank.
@@ -201,9 +201,9 @@ class TrainConfig(_Settings):
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     def identity(self) -> str:
-        """What makes a checkpoint's tables these tables: everything but how they are sharded and how long."""
+        """What makes a run's tables these tables: what :meth:`digest` tells apart, but for how they are sharded."""
         told = self.model_dump(
-            mode="json", exclude={"data", "output", "keep", "checkpoint_every", "threads", "timeout", "value_type"}
+            mode="json", exclude={"data", "output", "keep", "checkpoint_every", "threads", "timeout"}
         )
         for table in ("users", "items", "user_features", "item_features"):
             if told[table] is not None:

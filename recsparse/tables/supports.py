@@ -146,7 +146,7 @@ class Bitmap(Support):
         return self.ranked.tensors("bitmap")
 
     def kernel_arguments(self) -> tuple[Any, ...]:
-        """The tile, bits and counters."""
+        """The tile and the masks of its sets, bits and counters."""
         block = () if self.block == (1, 1) else (*self.block, tile_masks(self.block[1]))
         return *block, self.ranked.bits, self.ranked.counters
 
