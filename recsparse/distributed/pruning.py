@@ -79,9 +79,10 @@ class ShardedPruner:
             return  # dense whatever the target, which can be costly to know
         if self._by_gradient and progress == 0.0:
             return  # nothing has pulled yet
-        self.density = schedule.density(progress, self._target(counts))
+        target = self._target(counts)
+        self.density = schedule.density(progress, target)
         if self.density != before:
-            self._keep(counts, within=self.density < before)
+            self._keep(counts, within=self.density < before, last=self.density <= target)
         elif self.density < 1.0 and (share := schedule.exchange(progress)):
             self._exchange(share, counts)
         else:
@@ -91,10 +92,13 @@ class ShardedPruner:
         self.enforce()
 
     def _target(self, counts: npt.NDArray[np.int64]) -> float:
-        """The density to end at; for a budget in bytes, what that buys now, by bisection."""
+        """The density to end at; for a budget in bytes, what that buys now."""
         if self.recipe.density is not None:
             return self.recipe.density
-        scores = self._scores(counts)
+        return self._affordable(self._scores(counts)) / self._n_groups
+
+    def _affordable(self, scores: list[Floats]) -> int:
+        """How many groups the budget in bytes buys, by bisection."""
         low, high = 0, self._n_groups + 1
         while high - low > 1:
             middle = (low + high) // 2
@@ -104,7 +108,7 @@ class ShardedPruner:
                 f"A budget of {self.recipe.bytes:,} bytes is too small for this table on {self._world} ranks: it takes "
                 f"{self._size(self._choose(scores, 1)):,} bytes with one {self.recipe.granularity.kind}."
             )
-        return low / self._n_groups
+        return low
 
     def _fits(self, kept: list[Bools]) -> bool:
         return self._size(kept) <= (self.recipe.bytes or 0)
@@ -120,11 +124,15 @@ class ShardedPruner:
         size = np.array([choose_layout(Mask.from_dense(mask), value_type=self._value_type).nbytes], dtype=np.int64)
         return int((over_ranks(size) if self._world > 1 else size)[0])
 
-    def _keep(self, counts: npt.NDArray[np.int64], *, within: bool) -> None:
+    def _keep(self, counts: npt.NDArray[np.int64], *, within: bool, last: bool) -> None:
+        """Choose; at the ``last`` density what is left must be affordable, also where the best of all had to live."""
         scores = self._scores(counts)
         if within:
             scores = [np.where(self._alive(mask), each, -np.inf) for each, mask in zip(scores, self.masks, strict=True)]
-        self._set(self._choose(scores, self.recipe.budget(self.density, self._n_groups)))
+        kept = self._choose(scores, self.recipe.budget(self.density, self._n_groups))
+        if last and self.recipe.bytes is not None and not self._fits(kept):
+            kept = self._choose(scores, self._affordable(scores))
+        self._set(kept)
 
     def _choose(self, scores: list[Floats], budget: int) -> list[Bools]:
         if self.recipe.allocation.kind == "global":

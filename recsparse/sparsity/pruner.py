@@ -55,7 +55,8 @@ class Pruner:
         self._previous = progress
         if isinstance(schedule, Tickets) and schedule.remembers(progress, previous):
             self._early = evidence.values.copy()
-        density = schedule.density(progress, self._target(evidence))
+        target = self._target(evidence)
+        density = schedule.density(progress, target)
         before, self._density = self._density, density
         self.fixed, self._shrinking = False, schedule.shrinks() and density != before
         if density >= 1.0:
@@ -69,6 +70,8 @@ class Pruner:
             self.kept = recipe.exchange(evidence, share, self.kept)
         else:
             return None
+        if density <= target:
+            self.kept = self._afforded(evidence, self.kept)
         if self._shrinking:
             self.fixed = True
             return recipe.shrink(evidence, self.kept)
@@ -97,3 +100,10 @@ class Pruner:
         if self._size_of is None:
             raise ConfigError("This model cannot tell what its table takes; give the recipe a density, not bytes.")
         return self.recipe.affordable(evidence, self._size_of)
+
+    def _afforded(self, evidence: Evidence, kept: Kept) -> Kept:
+        """``kept`` without its least groups, where an exchange, or a choice among the living, takes more bytes."""
+        recipe = self.recipe
+        if recipe.bytes is None or self._size_of is None or self._size_of(kept) <= recipe.bytes:
+            return kept
+        return recipe.keep(evidence, recipe.affordable(evidence, self._size_of, kept), kept)

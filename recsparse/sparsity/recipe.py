@@ -101,12 +101,13 @@ class Recipe(Piece):
         """How many of so many groups a density keeps."""
         return max(1, round(density * groups))
 
-    def affordable(self, evidence: Evidence, size_of: Callable[[Kept], int]) -> float:
+    def affordable(self, evidence: Evidence, size_of: Callable[[Kept], int], within: Kept | None = None) -> float:
         """The largest density whose packed table takes at most ``bytes``.
 
         Args:
             evidence: the table and what is known about it.
             size_of: bytes of the packed table for a mask.
+            within: as in :meth:`keep`.
 
         Raises:
             BudgetError: even one group takes more.
@@ -117,10 +118,10 @@ class Recipe(Piece):
         low, high = 0, groups + 1
         while high - low > 1:
             middle = (low + high) // 2
-            fits = size_of(self.keep(evidence, middle / groups)) <= self.bytes
+            fits = size_of(self.keep(evidence, middle / groups, within)) <= self.bytes
             low, high = (middle, high) if fits else (low, middle)
         if low == 0:
-            least, most = (size_of(self.keep(evidence, share)) for share in (1 / groups, 1.0))
+            least, most = (size_of(self.keep(evidence, share, within)) for share in (1 / groups, 1.0))
             raise BudgetError(
                 f"A budget of {self.bytes:,} bytes is too small for this table: it takes {least:,} bytes with one "
                 f"{self.granularity.kind} and {most:,} with all."
