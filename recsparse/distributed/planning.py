@@ -66,11 +66,11 @@ class PlannedTable:
 
     @property
     def extra_bytes(self) -> int:
-        """Bytes beside weights and optimiser, spread over ranks: masks, and pulls of a dynamic schedule."""
+        """Bytes beside weights and optimiser, spread over ranks: masks, and pulls where a recipe goes by them."""
         if self.recipe is None or self.recipe.granularity.kind == "row":
             return 0
-        entries = self.rows * self.dim
-        return entries * (5 if self.recipe.schedule.kind == "dynamic" else 1)  # a mask is a byte an entry in memory
+        pulled = self.recipe.schedule.kind == "dynamic" or self.recipe.criterion.kind in ("gradient", "saliency")
+        return self.rows * self.dim * (5 if pulled else 1)  # a mask is a byte an entry in memory, a pull four
 
     @property
     def served_bytes(self) -> int:

@@ -41,6 +41,9 @@ def test_elements_pay_when_served_and_not_while_they_train() -> None:
     found = plan([sparse], world_size=2, device_memory=1 << 30, device="cpu", search=False)
     assert found.sparse.bytes_per_device - found.dense.bytes_per_device == sparse.extra_bytes // 2
     assert found.served["items"] < 0.2 * dense.served_bytes
+    assert sparse.extra_bytes == 64_000_000
+    for recipe in (Recipe(density=0.125, schedule="dynamic"), Recipe(density=0.125, criterion="gradient")):
+        assert PlannedTable("items", 1_000_000, 64, recipe=recipe).extra_bytes == 5 * 64_000_000
 
 
 def test_what_cannot_be_planned_is_said() -> None:
