@@ -11,10 +11,8 @@ last table is of users that training never saw and items that it did: what the p
 
 import json
 import os
-import platform
 import re
 import sys
-from importlib import metadata
 from pathlib import Path
 
 import pandas as pd
@@ -26,6 +24,7 @@ from recsparse.evaluation.cold_items import evaluate_cold_items
 from recsparse.evaluation.pool import pool
 from recsparse.interactions import Interactions, split
 from recsparse.models import IALS, MF, FeatureIALS, FeatureMF, Popularity, Recommender
+from recsparse.pipeline.results import machine, versions
 
 SEEDS = (1, 2)
 METRICS = ["ndcg@20", "recall@50"]
@@ -88,8 +87,7 @@ def main() -> None:
     others = ("content-knn", "mf bpr", "feature-ials", "feature-mf softmax")
     differences = holm([paired(pooled["feature-mf bpr"], pooled[other], ["ndcg@20"])[0] for other in others])
     result = {
-        "command": "python benchmarks/cold_items.py", "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "versions": {name: metadata.version(name) for name in ("numpy", "numba", "scipy")}, "seeds": SEEDS,
+        "command": "python benchmarks/cold_items.py", "machine": machine(), "versions": versions(), "seeds": SEEDS,
         "tables": {label: {name: told(each) for name, each in table.items()} for label, table in found.items()},
         "feature-mf bpr, ndcg@20 among new items": {
             one.b: {"more by": round(one.difference, 4), "low": round(one.low, 4), "high": round(one.high, 4),

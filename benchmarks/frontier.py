@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from recsparse.config import RunConfig
 from recsparse.evaluation import Evaluation, evaluate, paired
@@ -102,7 +103,7 @@ def config_of(name: str, settings: dict[str, Any] | None) -> RunConfig:
 def split_of(name: str, seed: int, work: Path) -> Split:
     """The split of a seed; Gowalla's published one is the same for every seed."""
     if name == "gowalla":
-        return _published(Path(os.environ["RECSPARSE_DATA"]) / name)
+        return predefined(*map(Interactions.from_frame, gowalla(Path(os.environ["RECSPARSE_DATA"]) / name)))
     if not (work / "data").exists():
         source: Source | str = name
         if name != "ml-100k":
@@ -112,15 +113,14 @@ def split_of(name: str, seed: int, work: Path) -> Split:
     return split(read(work / "data"), "strong", seed=seed, target=0.2, **DATASETS[name]["split"])
 
 
-def _published(folder: Path) -> Split:
-    import pandas as pd  # noqa: PLC0415
-
+def gowalla(folder: Path) -> list[pd.DataFrame]:
+    """The published parts, a line a pair: training, validation, test."""
     parts = []
     for part in ("train", "valid", "test"):
         lines = (line.split() for line in (folder / f"{part}.txt").read_text().splitlines())
         pairs = [(int(user), int(item)) for user, *items in lines for item in items]
-        parts.append(Interactions.from_frame(pd.DataFrame(pairs, columns=["user_id", "item_id"])))
-    return predefined(*parts)
+        parts.append(pd.DataFrame(pairs, columns=["user_id", "item_id"]))
+    return parts
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import frontier
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -137,12 +138,8 @@ def labelled(pairs: pd.DataFrame) -> tuple[Split, Interactions]:
 
 
 def gowalla(folder: Path) -> pd.DataFrame:
-    frames = []
-    for part, label in (("train", TRAIN), ("valid", VALIDATION), ("test", TEST)):
-        lines = (line.split() for line in (folder / "gowalla" / f"{part}.txt").read_text().splitlines())
-        pairs = [(int(user), int(item)) for user, *items in lines for item in items]
-        frames.append(pd.DataFrame(pairs, columns=["user_id", "item_id"]).assign(label=label))
-    return pd.concat(frames)
+    parts = frontier.gowalla(folder / "gowalla")
+    return pd.concat([part.assign(label=label) for part, label in zip(parts, (TRAIN, VALIDATION, TEST), strict=True)])
 
 
 def ml_1m(folder: Path) -> pd.DataFrame:

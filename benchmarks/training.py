@@ -33,6 +33,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 import scipy.sparse as sp
 import torch
+from ials import ndcg, parts
 from implicit.bpr import BayesianPersonalizedRanking
 from threadpoolctl import threadpool_limits
 
@@ -203,29 +204,7 @@ def bpr(folder: Path) -> dict[str, Any]:
     return results
 
 
-def ndcg(users: Factors, items: Factors, seen: sp.csr_array, wanted: sp.csr_array) -> float:
-    """NDCG@20 of u·v over all items not seen, a mean over users that want something."""
-    scores = users @ items.T
-    scores[np.repeat(np.arange(len(users)), np.diff(seen.indptr)), seen.indices] = -np.inf
-    best = np.argsort(-scores, axis=1)[:, :20]
-    hits = np.asarray(wanted[np.arange(len(users))[:, None], best].todense()) > 0
-    gain = 1 / np.log2(np.arange(2, 22))
-    counts = np.diff(wanted.indptr)
-    ideal = np.concatenate([[0.0], np.cumsum(gain)])[np.minimum(counts, 20)]
-    return float((hits @ gain)[counts > 0].dot(1 / ideal[counts > 0]) / (counts > 0).sum())
-
-
 def quality(folder: Path) -> dict[str, Any]:
-    frame = pq.read_table(folder / "ml-1m" / "ratings.parquet").to_pandas()
-    numbers = {"train": 1.0, "validation": 2.0, "test": 3.0}
-    labels = Interactions.from_frame(frame.assign(part=frame["split"].map(numbers).astype(float)), value="part").matrix
-
-    def part(*which: int) -> sp.csr_array:
-        chosen = labels.copy()
-        chosen.data = np.isin(labels.data, which).astype(np.float32)
-        chosen.eliminate_zeros()
-        return sp.csr_array(chosen)
-
     def ours_of(matrix: sp.csr_array, rate: float, reg: float, seed: int) -> tuple[Factors, Factors]:
         model = MF(dim=64, negatives="popularity", learning_rate=rate, reg=reg, epochs=QUALITY_EPOCHS,
                    random_state=seed, n_jobs=THREADS).fit(matrix)  # fmt: skip
@@ -239,18 +218,19 @@ def quality(folder: Path) -> dict[str, Any]:
         model.fit(sp.csr_matrix(matrix), show_progress=False)
         return model.user_factors, model.item_factors
 
-    train, validation, both, test = part(1), part(2), part(1, 2), part(3)
+    found = parts()
+    train, validation, both, test = (found[name] for name in ("train", "validation", "both", "test"))
     settings = [(rate, reg) for rate in (0.02, 0.05, 0.1) for reg in (0.003, 0.01, 0.03)]
     results: dict[str, Any] = {}
     for label, fit in (("recsparse", ours_of), ("implicit", theirs_of)):
         tuned = {each: ndcg(*fit(train, *each, 0), train, validation) for each in settings}
         best = max(tuned, key=tuned.__getitem__)
-        found = [ndcg(*fit(both, *best, seed), both, test) for seed in range(3)]
+        reached = [ndcg(*fit(both, *best, seed), both, test) for seed in range(3)]
         results[label] = {
-            "rate": best[0], "reg": best[1], "test ndcg@20": found,
+            "rate": best[0], "reg": best[1], "test ndcg@20": reached,
             "validation ndcg@20": {f"{rate}, {reg}": value for (rate, reg), value in tuned.items()},
         }  # fmt: skip
-        print(f"{label}: {best}, NDCG@20 {found}", flush=True)
+        print(f"{label}: {best}, NDCG@20 {reached}", flush=True)
     return results
 
 

@@ -151,13 +151,6 @@ class Checkpoints:
         """Whole checkpoints, oldest first."""
         return sorted(path.name for path in self.directory.glob("step-*") if (path / _MANIFEST).exists())
 
-    def forget_after(self, done: int) -> None:
-        """Remove those of more than ``done`` steps; every rank calls it together."""
-        with agreed():
-            for name in self.names() if dist.get_rank() == 0 else []:
-                if int(name.removeprefix("step-")) > done:
-                    shutil.rmtree(self.directory / name)
-
     def latest(self) -> Path | None:
         """The newest whole checkpoint."""
         names = self.names()

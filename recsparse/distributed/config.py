@@ -195,17 +195,21 @@ class TrainConfig(_Settings):
 
     def digest(self) -> str:
         """Identify all settings but those that ranks may have each their own way; data has a digest of its own."""
-        told = self.model_dump(
-            mode="json", exclude={"data", "output", "keep", "checkpoint_every", "threads", "timeout"}
-        )
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        return _digest(self._told())
 
     def identity(self) -> str:
         """What makes a run's tables these tables: what :meth:`digest` tells apart, but for how they are sharded."""
-        told = self.model_dump(
-            mode="json", exclude={"data", "output", "keep", "checkpoint_every", "threads", "timeout"}
-        )
+        told = self._told()
         for table in ("users", "items", "user_features", "item_features"):
             if told[table] is not None:
                 del told[table]["sharding"]
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        return _digest(told)
+
+    def _told(self) -> dict[str, Any]:
+        return self.model_dump(
+            mode="json", exclude={"data", "output", "keep", "checkpoint_every", "threads", "timeout"}
+        )
+
+
+def _digest(told: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

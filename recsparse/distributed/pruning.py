@@ -1,5 +1,6 @@
 """Recipes on sharded tables: decided over all ranks at once, exactly as on one table, and kept to after every step."""
 
+from bisect import bisect_left
 from collections.abc import Iterable
 
 import numpy as np
@@ -55,6 +56,7 @@ class ShardedPruner:
         self._by_gradient = recipe.criterion.kind in ("gradient", "saliency")
         self.pulled = self.dynamic or self._by_gradient
         self.pulls = [torch.zeros_like(shard.weights) for shard in self.shards] if self.pulled else []
+        self._rows_stepped: list[torch.Tensor] = []
         self._before: list[torch.Tensor] = []
         self.density = 1.0
         self._add = on_each_rank if tables.sharding[table] == "data-parallel" else over_ranks
@@ -99,16 +101,15 @@ class ShardedPruner:
 
     def _affordable(self, scores: list[Floats]) -> int:
         """How many groups the budget in bytes buys, by bisection."""
-        low, high = 0, self._n_groups + 1
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if self._fits(self._choose(scores, middle)) else (low, middle)
-        if low == 0:
+        bought = bisect_left(
+            range(1, self._n_groups + 1), True, key=lambda groups: not self._fits(self._choose(scores, groups))
+        )
+        if bought == 0:
             raise BudgetError(
                 f"A budget of {self.recipe.bytes:,} bytes is too small for this table on {self._world} ranks: it takes "
                 f"{self._size(self._choose(scores, 1)):,} bytes with one {self.recipe.granularity.kind}."
             )
-        return low
+        return bought
 
     def _fits(self, kept: list[Bools]) -> bool:
         return self._size(kept) <= (self.recipe.bytes or 0)
@@ -178,15 +179,18 @@ class ShardedPruner:
 
     def before_step(self) -> None:
         """Note where the rows are that have been looked up, before the optimiser steps them."""
+        if self.density < 1.0 or self.pulled:
+            self._rows_stepped = [_stepped(shard) for shard in self.shards]
         if self.pulled:
-            self._before = [shard.weights[_stepped(shard)] for shard in self.shards]
+            stepped = zip(self.shards, self._rows_stepped, strict=True)
+            self._before = [shard.weights[rows] for shard, rows in stepped]
 
     def after_step(self) -> None:
         """Set what the optimiser has just written to pruned entries back to zero."""
         if self.density >= 1.0 and not self.pulled:
             return
         for number, (shard, mask) in enumerate(zip(self.shards, self.masks, strict=True)):
-            rows = _stepped(shard)
+            rows = self._rows_stepped[number]
             values = shard.weights[rows]
             if self.pulled:
                 self.pulls[number].index_add_(0, rows, values - self._before[number])

@@ -65,20 +65,20 @@ def train_here(config: TrainConfig, rank: int, world: int, tell: Tell | None = N
     with agreed():
         trainer = Trainer.build(config, data, contents, rank, world)
     checkpoints = Checkpoints(config.output / "checkpoints", identity, config.keep)
-    latest = gather(None if (path := checkpoints.latest()) is None else path.name)[0]
+    best = None if config.patience is None else Checkpoints(config.output / "best", identity, keep=1)
+    # The best epoch's is a whole checkpoint too: where it is the newer one, nothing after it was lost.
+    saved = [path for each in (checkpoints, best) if each is not None and (path := each.latest()) is not None]
+    newest = max(saved, key=lambda path: path.name, default=None)
+    latest = gather(None if newest is None else [newest.parent.name, newest.name])[0]
     position = Position(0, 0, 0)
     if latest is not None:
-        position = trainer.resume(checkpoints, config.output / "checkpoints" / latest)
+        position = trainer.resume(checkpoints, config.output.joinpath(*latest))
     judge: Judge | None = None
     if not isinstance(held_out, str):
         with agreed():
             judge = Validation(
                 data, contents, (USERS, ITEMS), *held_out, config.metrics, rank=rank, world=world
             ).measure
-    best = None
-    if config.patience is not None:
-        best = Checkpoints(config.output / "best", identity, keep=1)
-        best.forget_after(position.done)
     began = time.perf_counter()
     trainer.run(checkpoints, position, judge=judge, best=best, tell=tell)
     summary = _summary(trainer, position, time.perf_counter() - began, world) | {"digest": identity}

@@ -1,9 +1,9 @@
 """The main job: fetch, build, split, train, evaluate, recommend, report; what is up to date is skipped."""
 
+import functools
 import json
 import shutil
 from datetime import UTC, datetime
-from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -128,7 +128,7 @@ class Run:
             places = {entry.value_type: entry.model.directory for entry in entries}
             try:
                 work = self.directory / "ranks" / entries[0].model.digest[:16]
-                took = train(training, self.parts, self.config, places, partial(self._fit, training, work))
+                took = train(training, self.parts, self.config, places, functools.partial(self._fit, training, work))
             except ConfigError as error:
                 raise ConfigError(f"{training.where}: {error}") from error
             for entry in entries:
@@ -167,7 +167,7 @@ class Run:
             write_table(pa.Table.from_pandas(lines, preserve_index=False), partial / "recommendations.parquet")
             (partial / "model.json").write_text(json.dumps({"label": entry.label}))
 
-    @cached_property
+    @functools.cached_property
     def parts(self) -> Split:
         """Training, validation and test as they lie on disk."""
         return read_split(self.directory / "split")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from recsparse.report.results import Latency, Measured, Results, Row
-from recsparse.report.words import human_bytes, metric_name, milliseconds, number, percent
+from recsparse.report.words import duration, human_bytes, metric_name, number, percent
 
 Cell = tuple[float | str, str]
 """What a column sorts by ("" where nothing was measured), and what is shown."""
@@ -101,7 +101,7 @@ def _cell(value: float | None, show: Callable[[float], str]) -> Cell:
 def _latency(latency: Latency | None) -> Cell:
     if latency is None:
         return ("", "–")
-    return (latency.p50_ms, f"{milliseconds(latency.p50_ms)} / {milliseconds(latency.p99_ms)}")
+    return (latency.p50_ms, f"{duration(latency.p50_ms)} / {duration(latency.p99_ms)}")
 
 
 def _beyond(name: str) -> Callable[[Row], Cell]:

@@ -38,10 +38,10 @@ def slug(label: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", label.lower()).strip("-")
 
 
-def milliseconds(value: float) -> str:
-    """A short time with its unit, three figures.
+def duration(value: float) -> str:
+    """A time given in milliseconds, three figures in the unit that suits it.
 
-    >>> milliseconds(0.0123), milliseconds(7.4), milliseconds(25_300)
+    >>> duration(0.0123), duration(7.4), duration(25_300)
     ('12.3 µs', '7.4 ms', '25.3 s')
     """
     for factor, unit in ((1000.0, "µs"), (1.0, "ms")):
@@ -144,10 +144,10 @@ def _elsewhere(row: Row, reference: Row, headline: str) -> str:
     if ours and theirs and math.isfinite(ours.mean) and math.isfinite(theirs.mean):
         found.append(f"{metric_name(headline)} of rare items {ours.mean:.3f} against {theirs.mean:.3f}")
     if row.cost.top_k and reference.cost.top_k:
-        times = (milliseconds(cost.p50_ms) for cost in (row.cost.top_k, reference.cost.top_k))
+        times = (duration(cost.p50_ms) for cost in (row.cost.top_k, reference.cost.top_k))
         found.append("the best items for one user in {} against {}".format(*times))
     if row.cost.fit_seconds is not None and reference.cost.fit_seconds is not None:
-        times = (milliseconds(1000 * seconds) for seconds in (row.cost.fit_seconds, reference.cost.fit_seconds))
+        times = (duration(1000 * seconds) for seconds in (row.cost.fit_seconds, reference.cost.fit_seconds))
         found.append("trained in {} against {}".format(*times))
     return f"Besides: {'; '.join(found)}." if found else ""
 

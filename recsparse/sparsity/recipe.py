@@ -1,5 +1,6 @@
 """A recipe: how a table becomes sparse."""
 
+from bisect import bisect_left
 from collections.abc import Callable
 from typing import Annotated, Any, Self
 
@@ -115,18 +116,17 @@ class Recipe(Piece):
         if self.bytes is None:
             raise ConfigError("The recipe's budget is a density, not bytes.")
         groups = self.granularity.reduce(evidence.values).size
-        low, high = 0, groups + 1
-        while high - low > 1:
-            middle = (low + high) // 2
-            fits = size_of(self.keep(evidence, middle / groups, within)) <= self.bytes
-            low, high = (middle, high) if fits else (low, middle)
-        if low == 0:
+        budget = self.bytes
+        bought = bisect_left(
+            range(1, groups + 1), True, key=lambda n: size_of(self.keep(evidence, n / groups, within)) > budget
+        )
+        if bought == 0:
             least, most = (size_of(self.keep(evidence, share, within)) for share in (1 / groups, 1.0))
             raise BudgetError(
                 f"A budget of {self.bytes:,} bytes is too small for this table: it takes {least:,} bytes with one "
                 f"{self.granularity.kind} and {most:,} with all."
             )
-        return low / groups
+        return bought / groups
 
     def _scores(self, evidence: Evidence, within: Kept | None) -> Array:
         scores: Array = self.granularity.reduce(self.criterion.scores(evidence))

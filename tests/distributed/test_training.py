@@ -235,13 +235,13 @@ def test_features_answer_for_cold_items_and_patience_keeps_the_best_epoch(
     shutil.copytree(hasty["output"], resumed["output"])
     (tmp_path / "resumed" / "training.json").unlink()
     for checkpoint in sorted((tmp_path / "resumed" / "checkpoints").iterdir())[2:]:
-        shutil.rmtree(checkpoint)  # what is left is of the second epoch, and a best epoch that it cannot know
+        shutil.rmtree(checkpoint)  # what is left is of the second epoch; the best one's is newer and goes on from there
     launch(2, "train", until, resumed).check()
     for output in ("until", "resumed"):
         for name, values in outcome(tmp_path / output)[2].items():
             np.testing.assert_array_equal(values, tables[name])
     again, _, _ = outcome(tmp_path / "resumed")
-    assert (again["resumed_at"], again["validation"]) == (10, summary["validation"])
+    assert (again["resumed_at"], again["validation"]) == (6 * summary["epoch"], summary["validation"])
 
 
 @pytest.mark.slow
