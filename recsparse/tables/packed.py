@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsparse.errors import FormatError
-from recsparse.kernels import gather
+from recsparse.kernels import batches
 from recsparse.kernels.decode import ONES
 from recsparse.parallel import share
 from recsparse.tables.bits import BitRank, bit_buffer, frozen
@@ -118,8 +118,13 @@ class PackedTable(Table):
 
         def work(start: int, stop: int) -> None:
             if kernel(
-                ids[start:stop], *arguments, out[start:stop].reshape(-1), dim, found[start:stop], *gather.workspace(dim)
-            ):
+                ids[start:stop],
+                *arguments,
+                out[start:stop].reshape(-1),
+                dim,
+                found[start:stop],
+                *batches.workspace(dim),
+            ):  # fmt: skip
                 raise FormatError("The table is damaged: a row's place is outside of what is stored. Save it again.")
 
         if len(ids) * dim < MANY:
@@ -141,7 +146,7 @@ class PackedTable(Table):
         for first in range(start, stop, step):
             ids = np.arange(first, min(first + step, stop), dtype=np.int64)
             part = pattern[: len(ids)]
-            self.support.kernel(ids, *arguments, part.reshape(-1), dim, found, *gather.workspace(dim))
+            self.support.kernel(ids, *arguments, part.reshape(-1), dim, found, *batches.workspace(dim))
             packed = np.packbits((part != 0).reshape(-1), bitorder="little")
             at = (first - start) * dim // 8
             bits[at : at + len(packed)] = packed
