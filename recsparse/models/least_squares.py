@@ -193,6 +193,19 @@ class ImplicitLoss:
         for_ranges(lambda start, stop: kernels.gradient(*task, start, stop), len(out), step=_STEP, n_jobs=self.n_jobs)
         return out
 
+    def of_rows(
+        self,
+        side: sp.csr_array,
+        factors: Dense,
+        rows: Dense,
+        shared: Dense | None = None,
+        prior: Dense | None = None,
+    ) -> float:
+        """The loss of ``rows`` (R, D) less that of zeros: v·(A v - 2 b), the rows times the gradients at them and 0."""
+        slopes = self.gradient(side, factors, rows, shared, prior)
+        slopes += self.gradient(side, factors, np.zeros_like(rows), shared, prior)
+        return float(np.einsum("rd,rd->", rows, slopes, dtype=np.float64))
+
 
 @dataclass(frozen=True)
 class Sides:

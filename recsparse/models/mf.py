@@ -13,6 +13,7 @@ from recsparse.errors import ConfigError, DataError
 from recsparse.interactions.interactions import Interactions, Rows
 from recsparse.interactions.split import Holdout
 from recsparse.kernels.sgd import Settings, Side
+from recsparse.models.bpr import bpr_gradient, bpr_loss
 from recsparse.models.checkpoint import read_checkpoint, training_digest, write_checkpoint
 from recsparse.models.factors import FactorModel
 from recsparse.models.least_squares import ImplicitLoss
@@ -279,12 +280,13 @@ class MF(FactorModel):
         """Let the recipe choose entries, and confine the items and their optimiser state to them."""
 
         def gradients() -> Floats:
-            return bpr_gradient(self.history_, users.values, items.values, sampler, self.epochs_)
+            return bpr_gradient(self.history_, users.values, items.values, sampler.seed, self.epochs_)
 
         def curvature() -> Floats:
             raise ConfigError("MF has no least-squares curvature; use another criterion than loss-increase.")
 
-        evidence = Evidence(items.values, self.popularity_, gradients, curvature)
+        loss = bpr_loss(self.history_, users.values, items.values, sampler.seed, self.epochs_)
+        evidence = Evidence(items.values, self.popularity_, gradients, curvature, loss)
         values = pruner.step(evidence, self.epochs_ / self.epochs)
         if values is not None:
             items.values[:] = values
@@ -362,19 +364,3 @@ def closest_map(moment: npt.NDArray[np.float64], cross: npt.NDArray[np.float64])
     ridge = _ALIGNED_RIDGE * np.trace(moment) / len(moment) + 1e-12
     towards = np.eye(len(moment)) * np.trace(cross) / max(np.trace(moment), 1e-12)
     return np.linalg.solve(moment + ridge * np.eye(len(moment)), cross + ridge * towards).astype(np.float32)
-
-
-def bpr_gradient(matrix: sp.csr_array, users: Floats, items: Floats, sampler: Sampler, epoch: int) -> Floats:
-    """The derivative of the BPR loss by the item table, (I, D), over all known pairs with one uniform negative each."""
-    n_items = matrix.shape[1]
-    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-    others = np.random.default_rng([sampler.seed, epoch, 1]).integers(0, n_items, matrix.nnz)
-    weights = np.empty(matrix.nnz, dtype=np.float32)
-    for start in range(0, matrix.nnz, 1 << 18):
-        part = slice(start, start + (1 << 18))
-        gap = np.einsum("nd,nd->n", users[rows[part]], items[matrix.indices[part]] - items[others[part]])
-        weights[part] = 1 / (1 + np.exp(gap))
-    pulls = sp.csr_array((weights, (matrix.indices, rows)), shape=matrix.shape[::-1])
-    pushes = sp.csr_array((weights, (others, rows)), shape=matrix.shape[::-1])
-    gradient: Floats = np.asarray((pushes - pulls) @ users, dtype=np.float32)
-    return gradient

@@ -26,11 +26,17 @@ def prune_items(sides: Sides, users: Dense, items: Factors, pruner: Pruner, prog
         bends[support.nonzero()] = solve(support, curvature=True)[1]
         return bends
 
+    def loss(rows: npt.NDArray[np.int64], kept: Kept) -> float:
+        own, pull = sp.csr_array(sides.by_item[rows]), None if prior is None else prior[rows]
+        solved = sides.loss.solve_on_support(own, users, pattern(kept), shared=shared, prior=pull)[0].toarray()
+        return sides.loss.of_rows(own, users, solved, shared, pull)
+
     evidence = Evidence(
         values=values,
         counts=np.diff(sides.by_item.indptr),
         gradients=lambda: sides.loss.gradient(sides.by_item, users, values, shared, prior),
         curvature=curvature,
+        loss=loss,
     )
     pruned = pruner.step(evidence, progress)
     if pruned is None or pruner.kept is None:

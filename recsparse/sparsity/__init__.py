@@ -1,6 +1,6 @@
 """How a table becomes sparse: granularity, criterion, schedule, allocation and budget, combined in a recipe."""
 
-from recsparse.sparsity.allocation import BestRows, Global, PopularityGroups, Uniform
+from recsparse.sparsity.allocation import BestRows, Global, PopularityGroups, Sensitivity, Uniform
 from recsparse.sparsity.criterion import Evidence, Frequency, Gradient, LossIncrease, Magnitude, Saliency
 from recsparse.sparsity.granularity import Block, Element, Row
 from recsparse.sparsity.pruner import Pruner
@@ -25,6 +25,7 @@ __all__ = [
     "Recipe",
     "Row",
     "Saliency",
+    "Sensitivity",
     "SoftThreshold",
     "Tickets",
     "Uniform",

@@ -1,6 +1,8 @@
 """Where the budget goes: the same share for each row, or wherever the scores are highest, within bounds."""
 
 from abc import abstractmethod
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -12,9 +14,18 @@ from recsparse.sparsity.piece import Piece, named
 Scores = npt.NDArray[np.floating[Any]]
 Kept = npt.NDArray[np.bool_]
 Counts = npt.NDArray[Any]
+Loss = Callable[[npt.NDArray[np.int64], Kept], float]
+"""The loss of training when these rows keep only these of their groups; rows that are not named stay as they are."""
+
+LEVELS = (*(0.8**step for step in range(19)), 0.0)
+"""The shares of a part that :class:`Sensitivity` measures."""
 
 
 class _Allocation(Piece):
+    def weigh(self, scores: Scores, counts: Counts, loss: Loss) -> Scores:
+        """The scores to go by, found once for whatever budget; finite where ``scores`` are."""
+        return scores
+
     @abstractmethod
     def keep(self, scores: Scores, budget: int, counts: Counts) -> Kept:
         """Keep exactly ``budget`` groups of finite score, or all of these; ties go to the lower index.
@@ -110,6 +121,67 @@ class PopularityGroups(_Allocation):
         return float(finite.sum() / max(float(np.median(finite)), 1e-30)) if len(finite) else 0.0
 
 
+class Sensitivity(_Allocation):
+    """Rows of similar popularity form ``groups`` parts of equal size, and the budget goes where the loss needs it.
+
+    For each part alone, the loss is measured when the part keeps its best 100 %, 80 %, 64 %, ... 2 % and nothing. The
+    lower convex hull of loss over entries gives every entry a price: what it saves by the hull's slope at its rank.
+    The highest prices of all parts are kept, which is the least sum of losses on the hulls that any densities of the
+    parts with this budget have. On iALS what is measured is the exact loss, solved on what is kept; on MF the BPR loss
+    of 32,768 training pairs, not trained again. Loss is measured anew at each decision: 20 losses a part.
+    """
+
+    kind: Literal["sensitivity"] = "sensitivity"
+    groups: PositiveInt = 5
+
+    def weigh(self, scores: Scores, counts: Counts, loss: Loss) -> Scores:
+        """Number the groups of finite score in order of their price, the dearest highest.
+
+        >>> scores, worth = np.array([[3.0, 1.0], [2.0, 0.5]]), np.array([1.0, 100.0])
+        >>> Sensitivity(groups=2).weigh(scores, np.array([1, 9]), lambda rows, kept: worth[rows] @ (~kept).sum(axis=1))
+        array([[1., 0.],
+               [3., 2.]])
+        """
+        places, prices, ranks = [], [], []
+        order = np.argsort(counts, kind="stable")
+        for part in np.array_split(order, min(self.groups, len(order))):
+            own = scores[part].ravel()
+            ranked = np.argsort(-own, kind="stable")[: int(np.isfinite(own).sum())]
+            places.append((part[:, None] * scores.shape[1] + np.arange(scores.shape[1])).ravel()[ranked])
+            prices.append(_prices(part, ranked, scores.shape[1], loss))
+            ranks.append(np.arange(len(ranked)) / max(len(ranked), 1))
+        dearest = np.lexsort([np.concatenate(ranks), -np.concatenate(prices)])
+        weighed = np.full(scores.size, -np.inf)
+        weighed[np.concatenate(places)[dearest]] = np.arange(len(dearest), dtype=np.float64)[::-1]
+        return weighed.reshape(scores.shape)
+
+    def keep(self, scores: Scores, budget: int, counts: Counts) -> Kept:
+        """Keep the dearest."""
+        return Global().keep(scores, budget, counts)
+
+
+def _prices(rows: npt.NDArray[np.int64], ranked: npt.NDArray[np.int64], columns: int, loss: Loss) -> Scores:
+    """What each of a part's groups saves, best rank first: never more than the one before it."""
+    n = len(ranked)
+    sizes = sorted({round(n * level) for level in LEVELS})
+    hull: list[tuple[int, float]] = []
+    for size in sizes:
+        kept = np.zeros(len(rows) * columns, dtype=np.bool_)
+        kept[ranked[:size]] = True
+        point = size, loss(rows, kept.reshape(len(rows), columns))
+        while len(hull) > 1 and _saved(hull[-2], hull[-1]) <= _saved(hull[-1], point):
+            hull.pop()
+        hull.append(point)
+    prices = np.zeros(n)
+    for left, right in pairwise(hull):
+        prices[left[0] : right[0]] = _saved(left, right)
+    return prices
+
+
+def _saved(left: tuple[int, float], right: tuple[int, float]) -> float:
+    return (left[1] - right[1]) / (right[0] - left[0])
+
+
 def best(scores: Scores, budget: int) -> npt.NDArray[np.int64]:
     """Positions of the ``budget`` highest scores above -inf; ties go to the lower position. O(n)."""
     budget = min(budget, int(np.count_nonzero(scores > -np.inf)))
@@ -150,5 +222,5 @@ def _divide(budget: int, claims: npt.NDArray[Any], room: npt.NDArray[Any]) -> np
 
 
 Allocation = Annotated[
-    Uniform | Global | BestRows | PopularityGroups, Field(discriminator="kind"), BeforeValidator(named)
+    Uniform | Global | BestRows | PopularityGroups | Sensitivity, Field(discriminator="kind"), BeforeValidator(named)
 ]

@@ -13,9 +13,14 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BeforeValidator, Field
 
+from recsparse.errors import ConfigError
 from recsparse.sparsity.piece import Piece, named
 
 Array = npt.NDArray[np.floating[Any]]
+
+
+def _unmeasured(rows: npt.NDArray[np.int64], kept: npt.NDArray[np.bool_]) -> float:
+    raise ConfigError("The loss of pruned rows is not measured here; use another allocation than sensitivity.")
 
 
 @dataclass(frozen=True)
@@ -27,12 +32,15 @@ class Evidence:
         counts: (R,), interactions of each row in the training data.
         gradients: gives (R, D), the loss's derivative by each entry.
         curvature: gives (R, D), 1 / (A⁻¹)_jj of each row's normal matrix A on the row's support.
+        loss: gives the loss of training, up to a constant, when these rows (R',) keep only these entries (R', D) and
+            all others stay as they are.
     """
 
     values: Array
     counts: Array
     gradients: Callable[[], Array]
     curvature: Callable[[], Array]
+    loss: Callable[[npt.NDArray[np.int64], npt.NDArray[np.bool_]], float] = _unmeasured
 
 
 class _Criterion(Piece):

@@ -5,10 +5,11 @@ from collections.abc import Callable
 from typing import Annotated, Any, Self
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field, PositiveInt, model_validator
 
 from recsparse.errors import BudgetError, ConfigError
-from recsparse.sparsity.allocation import Allocation, Global, Kept, best
+from recsparse.sparsity.allocation import Allocation, Global, Kept, Sensitivity, best
 from recsparse.sparsity.criterion import Array, Criterion, Evidence, Magnitude
 from recsparse.sparsity.granularity import Element, Granularity
 from recsparse.sparsity.piece import Piece
@@ -55,6 +56,8 @@ class Recipe(Piece):
             raise ValueError("a recipe needs a budget: either density or bytes")
         if self.schedule.shrinks() and not isinstance(self.criterion, Magnitude):
             raise ValueError(f"a soft threshold goes by magnitude, not by {self.criterion.kind}")
+        if self.schedule.shrinks() and isinstance(self.allocation, Sensitivity):
+            raise ValueError("a soft threshold is one for the whole table; allocation sensitivity has one a part of it")
         return self
 
     def keep(self, evidence: Evidence, density: float, within: Kept | None = None) -> Kept:
@@ -65,10 +68,8 @@ class Recipe(Piece):
             density: share of the table's groups to keep.
             within: only groups of this mask may be kept (a pruned group does not come back).
         """
-        shape = _shape(evidence)
         scores = self._scores(evidence, within)
-        kept = self.allocation.keep(scores, self.budget(density, scores.size), self._group_counts(evidence))
-        return self.granularity.expand(kept, shape)
+        return self._best(evidence, scores, self.budget(density, scores.size))
 
     def exchange(self, evidence: Evidence, share: float, kept: Kept) -> Kept:
         """Drop the lowest ``share`` of the kept groups and grow as many where the gradient is largest.
@@ -115,13 +116,13 @@ class Recipe(Piece):
         """
         if self.bytes is None:
             raise ConfigError("The recipe's budget is a density, not bytes.")
-        groups = self.granularity.reduce(evidence.values).size
-        budget = self.bytes
+        scores, budget = self._scores(evidence, within), self.bytes
+        groups = scores.size
         bought = bisect_left(
-            range(1, groups + 1), True, key=lambda n: size_of(self.keep(evidence, n / groups, within)) > budget
+            range(1, groups + 1), True, key=lambda n: size_of(self._best(evidence, scores, n)) > budget
         )
         if bought == 0:
-            least, most = (size_of(self.keep(evidence, share, within)) for share in (1 / groups, 1.0))
+            least, most = (size_of(self._best(evidence, scores, n)) for n in (1, groups))
             raise BudgetError(
                 f"A budget of {self.bytes:,} bytes is too small for this table: it takes {least:,} bytes with one "
                 f"{self.granularity.kind} and {most:,} with all."
@@ -130,10 +131,19 @@ class Recipe(Piece):
 
     def _scores(self, evidence: Evidence, within: Kept | None) -> Array:
         scores: Array = self.granularity.reduce(self.criterion.scores(evidence))
-        if within is None:
-            return scores
-        scores[self.granularity.reduce(within.astype(np.float64)) == 0] = -np.inf
-        return scores
+        if within is not None:
+            scores[self.granularity.reduce(within.astype(np.float64)) == 0] = -np.inf
+        r, c = self.granularity.group_shape(_shape(evidence))
+
+        def loss(rows: npt.NDArray[np.int64], kept: Kept) -> float:
+            spread = np.repeat(np.repeat(kept, r, axis=0), c, axis=1)
+            return evidence.loss((rows[:, None] * r + np.arange(r)).ravel(), spread)
+
+        return self.allocation.weigh(scores, self._group_counts(evidence), loss)
+
+    def _best(self, evidence: Evidence, scores: Array, groups: int) -> Kept:
+        kept = self.allocation.keep(scores, groups, self._group_counts(evidence))
+        return self.granularity.expand(kept, _shape(evidence))
 
     def _group_counts(self, evidence: Evidence) -> Array:
         rows = self.granularity.group_shape(_shape(evidence))[0]

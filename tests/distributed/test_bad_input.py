@@ -114,6 +114,10 @@ def test_a_rank_that_never_comes_is_given_up(settings: dict[str, Any], launch: A
         ({"items": {"budget": {"rows": 5}, "placement": "balanced"}}, "leave placement as-is"),
         ({"items": {"sharding": "column-wise", "recipe": {"density": 0.5, "granularity": "row"}}}, "part of a row"),
         ({"items": {"recipe": {"density": 0.5, "schedule": "tickets"}}}, "schedule tickets works on one machine"),
+        (
+            {"items": {"recipe": {"density": 0.5, "allocation": "sensitivity"}}},
+            "allocation sensitivity works on one machine",
+        ),
         ({"items": {"recipe": {"bytes": 500}, "sharding": "table-wise"}}, "use sharding row-wise or data-parallel"),
         ({"items": {"recipe": {"bytes": 500, "schedule": "dynamic"}}}, "give density, not bytes"),
         ({"items": {"recipe": {"bytes": 500}}, "item_features": {}, "optimiser": "adagrad"}, "cannot promise bytes"),

@@ -6,8 +6,9 @@ import scipy.sparse as sp
 
 from recsparse.errors import BudgetError, ConfigError, DataError
 from recsparse.models import IALS, Recommender
-from recsparse.models.least_squares import ImplicitLoss, gram
-from recsparse.sparsity import Recipe
+from recsparse.models.least_squares import ImplicitLoss, Sides, gram
+from recsparse.models.support import prune_items
+from recsparse.sparsity import Pruner, Recipe
 from tests.models.contract import ModelContract
 
 GRADUAL = {"density": 0.25, "schedule": {"kind": "gradual", "start": 0.1, "end": 0.9}}
@@ -60,6 +61,41 @@ def test_dense_solution_has_zero_gradient(dim: int) -> None:
     rows = LOSS.solve(X, F)
     assert np.abs(explicit_gradient(X, F, rows)).max() < 2e-4
     np.testing.assert_allclose(LOSS.gradient(X, F, rows), explicit_gradient(X, F, rows), atol=2e-4)
+
+
+@pytest.mark.parametrize("with_prior", [False, True])
+def test_the_loss_of_rows_is_the_loss_less_that_of_zeros(with_prior: bool) -> None:
+    X, rng = ratings(), np.random.default_rng(1)
+    F, V = (rng.standard_normal((rows, 5)).astype(np.float32) for rows in X.shape[::-1])
+    prior = with_prior * rng.standard_normal(V.shape)
+    ridge = LOSS.reg * (X.sum(axis=1) + LOSS.alpha0 * X.shape[1]) ** LOSS.nu
+
+    def loss(V: np.ndarray) -> float:
+        scores = V.astype(np.float64) @ F.T
+        decay = (ridge * np.square(V - prior).sum(axis=1)).sum()
+        return (X.toarray() * np.square(scores - 1) + LOSS.alpha0 * np.square(scores)).sum() + decay
+
+    found = LOSS.of_rows(X, F, V, prior=prior.astype(np.float32) if with_prior else None)
+    assert found == pytest.approx(loss(V) - loss(np.zeros_like(V)), rel=1e-5)
+
+
+def test_measured_densities_lose_less_of_the_training_loss_than_equal_ones() -> None:
+    rng = np.random.default_rng(0)
+    taste = (rng.random((300, 4)) < 0.4).astype(float) @ (rng.random((4, 120)) < 0.3)
+    popular = np.repeat([0.9, 0.2, 0.1], 40)
+    X = sp.csr_array((rng.random((300, 120)) < popular * np.minimum(taste, 1) + 0.01).astype(np.float32))
+    sides = Sides.of(X, LOSS)
+    users, items = (rng.standard_normal((rows, 12)).astype(np.float32) for rows in X.shape)
+    for _ in range(5):
+        users, items = LOSS.solve(sides.by_user, items), LOSS.solve(sides.by_item, users)
+
+    def lost(allocation: dict[str, Any]) -> float:
+        pruner = Pruner(Recipe(density=0.2, schedule="oneshot", allocation=allocation))
+        pruned = prune_items(sides, users, items, pruner, 1.0)
+        assert pruned.nnz == round(0.2 * items.size)
+        return LOSS.of_rows(sides.by_item, users, pruned.toarray())
+
+    assert lost({"kind": "sensitivity", "groups": 3}) < lost({"kind": "popularity-groups", "groups": 3, "power": 0.0})
 
 
 def test_solution_on_a_support_has_zero_gradient_there_and_only_there() -> None:
@@ -126,7 +162,7 @@ def test_gram_is_the_same_at_any_number_of_threads_and_right() -> None:
     np.testing.assert_allclose(one, F.T.astype(np.float64) @ F, rtol=1e-4, atol=0.05)
 
 
-@pytest.mark.parametrize("recipe", [None, {**GRADUAL, "criterion": "loss-increase"}])
+@pytest.mark.parametrize("recipe", [None, {**GRADUAL, "criterion": "loss-increase", "allocation": "sensitivity"}])
 @pytest.mark.parametrize("solver", ["cholesky", "cg", "block"])
 def test_threads_do_not_change_the_bytes(recipe: dict[str, Any] | None, solver: Any) -> None:
     models = [IALS(dim=16, epochs=6, recipe=recipe, solver=solver, n_jobs=jobs) for jobs in (1, 2, 5)]

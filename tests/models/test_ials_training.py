@@ -21,6 +21,7 @@ RECIPES = {
     "tickets": {"density": 0.25, "schedule": "tickets"},
     "dynamic": {"density": 0.25, "schedule": "dynamic", "criterion": "gradient"},
     "soft-threshold": {"density": 0.25, "schedule": "soft-threshold"},
+    "sensitivity": {"density": 0.25, "schedule": "dynamic", "allocation": "sensitivity"},
 }
 
 
@@ -145,12 +146,17 @@ def test_divergence_names_the_epoch_and_keeps_the_last_good_state(settings: dict
     assert np.isfinite(model.item_table_.to_dense()).all()
 
 
-@pytest.mark.parametrize("criterion", ["magnitude", "frequency", "gradient"])
+@pytest.mark.parametrize(
+    ("criterion", "allocation"),
+    [("magnitude", "global"), ("frequency", "global"), ("gradient", "global"), ("magnitude", "sensitivity")],
+)
 @pytest.mark.parametrize("schedule", ["gradual", "dynamic"])
-def test_a_budget_in_bytes_holds_after_exchanges_and_choices_among_the_living(criterion: str, schedule: str) -> None:
+def test_a_budget_in_bytes_holds_after_exchanges_and_choices_among_the_living(
+    criterion: str, allocation: str, schedule: str
+) -> None:
     rng = np.random.default_rng(0)
     share = rng.zipf(1.5, 200).clip(1, 50) / 60
     known = sp.csr_array((rng.random((300, 200)) < share).astype(np.float32))
-    recipe = {"bytes": 1500, "criterion": criterion, "schedule": schedule}
+    recipe = {"bytes": 1500, "criterion": criterion, "schedule": schedule, "allocation": allocation}
     model = IALS(dim=16, epochs=8, recipe=recipe).fit(known)
     assert 1400 < model.item_table_.nbytes <= 1500

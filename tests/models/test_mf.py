@@ -321,9 +321,13 @@ def test_resumed_early_stopping_equals_an_uninterrupted_run(tmp_path: Path) -> N
     np.testing.assert_array_equal(resumed.item_table_.to_dense(), whole.item_table_.to_dense())
 
 
-@pytest.mark.parametrize("schedule", ["gradual", "dynamic", "tickets", "soft-threshold"])
-def test_a_recipe_resumes_where_it_was(schedule: str, tmp_path: Path) -> None:
-    recipe = {"density": 0.25, "schedule": schedule}
+@pytest.mark.parametrize(
+    ("schedule", "allocation"),
+    [*((schedule, "global") for schedule in ("gradual", "dynamic", "tickets", "soft-threshold")),
+     *((schedule, "sensitivity") for schedule in ("oneshot", "dynamic"))],
+)  # fmt: skip
+def test_a_recipe_resumes_where_it_was(schedule: str, allocation: str, tmp_path: Path) -> None:
+    recipe = {"density": 0.25, "schedule": schedule, "allocation": allocation}
     model = MF(dim=16, epochs=30, recipe=recipe, optimiser="adagrad", n_jobs=1)
     for stopped in (2, 11, 19):
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,8 +7,18 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from recsparse.errors import ConfigError
-from recsparse.sparsity import Block, Evidence, Gradual, OneShot, Pruner, Recipe, Uniform
-from recsparse.sparsity.allocation import best
+from recsparse.sparsity import (
+    Block,
+    Evidence,
+    Gradual,
+    OneShot,
+    PopularityGroups,
+    Pruner,
+    Recipe,
+    Sensitivity,
+    Uniform,
+)
+from recsparse.sparsity.allocation import LEVELS, best
 
 
 def evidence(values: np.ndarray) -> Evidence:
@@ -16,6 +28,7 @@ def evidence(values: np.ndarray) -> Evidence:
         counts=np.arange(len(values)),
         gradients=lambda: rng.standard_normal(values.shape),
         curvature=lambda: rng.random(values.shape) + 0.1,
+        loss=lambda rows, kept: float(np.square(values[rows][~kept]).sum()),
     )
 
 
@@ -27,7 +40,15 @@ CRITERIA = ["magnitude", "frequency", "gradient", "saliency", "loss-increase"]
     granularity=st.sampled_from(GRANULARITIES),
     criterion=st.sampled_from(CRITERIA),
     allocation=st.sampled_from(
-        ["global", "uniform", "best-rows", "popularity-groups", {"kind": "popularity-groups", "power": None}]
+        [
+            "global",
+            "uniform",
+            "best-rows",
+            "popularity-groups",
+            {"kind": "popularity-groups", "power": None},
+            "sensitivity",
+            {"kind": "sensitivity", "groups": 2},
+        ]
     ),
     density=st.floats(0.01, 1.0),
     rows=st.integers(1, 6).map(lambda n: 2 * n),
@@ -116,6 +137,43 @@ def test_popular_groups_get_more() -> None:
     assert by_group.sum() == 64
 
 
+def test_what_the_loss_needs_stays_whatever_its_size() -> None:
+    values = np.random.default_rng(3).standard_normal((40, 8)) * np.repeat([10.0, 1.0], 20)[:, None]
+    worth = np.repeat([0.0, 1.0], 20)
+    known = replace(evidence(values), loss=lambda rows, kept: float(worth[rows] @ (~kept).sum(axis=1)))
+    recipe = Recipe(density=0.25, allocation={"kind": "sensitivity", "groups": 2})
+    kept = recipe.keep(known, 0.25)
+    assert kept[:20].sum() == 0
+    assert kept[20:].sum() == 80
+    assert np.abs(values[20:][kept[20:]]).min() > np.abs(values[20:][~kept[20:]]).max()
+    assert Recipe(density=0.25).keep(known, 0.25)[:20].sum() == 80
+
+
+@given(
+    worth=st.lists(st.floats(0.0, 100.0), min_size=1, max_size=6),
+    level=st.sampled_from(LEVELS[:-1]),
+    seed=st.integers(0, 99),
+)
+def test_measured_densities_lose_no_more_than_equal_ones(worth: list[float], level: float, seed: int) -> None:
+    rows = 12
+    scores = np.square(np.random.default_rng(seed).standard_normal((rows * len(worth), 8)))
+    prices = scores * np.repeat(worth, rows)[:, None]
+    counts = np.arange(len(scores))
+    allocation, equal = Sensitivity(groups=len(worth)), PopularityGroups(groups=len(worth), power=0.0)
+    budget = len(worth) * round(rows * 8 * level)
+    weighed = allocation.weigh(scores, counts, lambda rows, kept: float(prices[rows][~kept].sum()))
+    kept = allocation.keep(weighed, budget, counts)
+    assert kept.sum() == budget
+    assert prices[~kept].sum() <= prices[~equal.keep(scores, budget, counts)].sum() * (1 + 1e-9)
+
+
+def test_a_loss_that_is_not_measured_is_refused() -> None:
+    values = np.ones((4, 2))
+    known = Evidence(values, np.ones(4), lambda: values, lambda: values)
+    with pytest.raises(ConfigError, match="use another allocation than sensitivity"):
+        Recipe(density=0.5, allocation="sensitivity").keep(known, 0.5)
+
+
 def test_exchange_keeps_the_budget_and_follows_the_gradient() -> None:
     values = np.array([[4.0, 3.0, 0.0, 0.0], [2.0, 1.0, 0.0, 0.0]])
     gradients = np.array([[0.0, 0.0, 9.0, 1.0], [0.0, 0.0, 2.0, 3.0]])
@@ -185,6 +243,7 @@ def test_blocks_that_do_not_tile_are_refused() -> None:
     [
         {},
         {"density": 0.5, "schedule": "soft-threshold", "criterion": "frequency"},
+        {"density": 0.5, "schedule": "soft-threshold", "allocation": "sensitivity"},
         {"density": 0.5, "bytes": 100},
         {"density": 0.0},
         {"density": 1.1},
