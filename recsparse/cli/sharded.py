@@ -196,11 +196,11 @@ def _lines(found: "Plan", title: str) -> Lines:
     )
     for table in found.served:
         add(f"sharding of {table}", *where_it_fits(lambda layout, table=table: layout.sharding[table]))
-    add("weights, all devices", *(human_bytes(layout.weight_bytes) for layout in both))
-    add("fullest device", *where_it_fits(lambda layout: human_bytes(layout.bytes_per_device)))
-    add("remap, each device", "-", human_bytes(found.remap_bytes))
+    add("weights in training, all devices", *(human_bytes(layout.weight_bytes) for layout in both))
+    add("fullest device in training", *where_it_fits(lambda layout: human_bytes(layout.bytes_per_device)))
+    add("of it remaps and utilities", "-", human_bytes(found.copied_bytes))
     add("step, estimated", *where_it_fits(lambda layout: f"{layout.milliseconds:,.3g} ms"))
     add("sent a device and step", *where_it_fits(lambda layout: human_bytes(layout.traffic)))
     for table, size in found.served.items():
-        add(f"served {table}, fp32", human_bytes(found.served_dense[table]), human_bytes(size))
+        add(f"{table} when served", human_bytes(found.served_dense[table]), human_bytes(size))
     return lines

@@ -1,23 +1,31 @@
 """Would it fit on N devices, how, and at what cost: torchrec's planner with the sizes after sparsity, on paper.
 
-While a table trains, pruned *rows* free memory and traffic; pruned *elements and blocks* do not, as the optimiser works
-on dense rows: they cost a mask of one bit an entry more, and pay when the table is served. The plan says both.
+While a table trains, only a *row budget* frees memory. A *recipe*, of rows too, has the optimiser work on dense rows
+until the table is exported: it costs a mask of a byte an entry more, and pays when the table is served. Both are said.
 """
 
+from bisect import bisect_right
 from dataclasses import MISSING, dataclass, field, fields, replace
-from math import ceil, log2
+from functools import cached_property
+from math import ceil
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, create_model
 
 from recsparse.distributed.config import Budget, Sharding, TrainConfig
 from recsparse.distributed.require import require_torchrec
 from recsparse.errors import BudgetError, ConfigError
-from recsparse.sparsity import Recipe
+from recsparse.sparsity import Evidence, Recipe
+from recsparse.tables import Mask, choose_layout
+from recsparse.tables.values import check_value_type, code_bytes, is_integer
 from recsparse.validation import validate
 
 LARGEST = 1 << 14
 """Devices up to which the smallest cluster is searched."""
+
+SAMPLE = 1 << 18
+"""Entries of the rows of random numbers that a recipe is tried on, to tell what its packed table takes."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +38,14 @@ class PlannedTable:
         dim: D.
         sharding: "auto" lets the planner choose between row- and table-wise.
         lookups: rows a sample asks for.
-        recipe: how it is pruned, by a density.
+        once: each rank asks for every row once a step instead, as for features; that is the most it can be.
+        summed: its ids have features; what is served are the sums, which no sparsity of its own makes fewer.
+        placement: "balanced" ids need a remap.
+        recipe: how it is pruned.
         budget: rows it must fit in, instead.
         hit: share of lookups that are of ids with a row; 1 claims no saving. (Popular ids keep their rows, so it is far
             above the share of rows kept.)
+        value_type: of the packed table.
     """
 
     name: str
@@ -41,56 +53,92 @@ class PlannedTable:
     dim: int
     sharding: Sharding = "auto"
     lookups: float = 1.0
+    once: bool = False
+    summed: bool = False
+    placement: Literal["as-is", "balanced"] = "as-is"
     recipe: Recipe | None = None
     budget: Budget | None = None
     hit: float = 1.0
-
-    @property
-    def row_share(self) -> float:
-        """Physical rows over ids."""
-        if self.budget is not None:
-            return min(1.0, self.budget.rows / self.rows)
-        if self.recipe is not None and self.recipe.granularity.kind == "row":
-            return self._density
-        return 1.0
+    value_type: str = "fp32"
 
     @property
     def physical_rows(self) -> int:
-        """Rows that are stored while it trains."""
-        return max(1, round(self.rows * self.row_share))
+        """Rows that are held while it trains: a row recipe holds all until it is exported."""
+        return self.rows if self.budget is None else min(self.rows, self.budget.rows)
 
     @property
-    def remap_bytes(self) -> int:
-        """Bytes of the remap, on every rank; 2 or 4 an id."""
-        return 0 if self.row_share == 1.0 else self.rows * (2 if self.physical_rows < 1 << 15 else 4)
-
-    @property
-    def extra_bytes(self) -> int:
-        """Bytes beside weights and optimiser, spread over ranks: masks, and pulls where a recipe goes by them."""
-        if self.recipe is None or self.recipe.granularity.kind == "row":
-            return 0
+    def entry_bytes(self) -> int:
+        """Bytes of an entry while it trains: 4, with a recipe 1 of the mask, and 4 where it goes by pulls."""
+        if self.recipe is None:
+            return 4
         pulled = self.recipe.schedule.kind == "dynamic" or self.recipe.criterion.kind in ("gradient", "saliency")
-        return self.rows * self.dim * (5 if pulled else 1)  # a mask is a byte an entry in memory, a pull four
+        return 9 if pulled else 5
+
+    @property
+    def copied_bytes(self) -> int:
+        """Bytes on every rank: the remap, 2 or 4 an id, and 16 an id of the utilities of a row budget.
+
+        A recipe needs the remap from when a row of which nothing is left is there; one that is not dynamic is counted.
+        """
+        pruned = self.recipe is not None and self.recipe.schedule.kind != "dynamic"
+        remapped = pruned or self.budget is not None or self.placement == "balanced"
+        remap = 2 if self.physical_rows < 1 << 15 else 4
+        return self.rows * (remap * remapped + 16 * (self.budget is not None))
+
+    def asked(self, batch_size: int, world: int) -> float:
+        """Rows asked for a step, over all ranks."""
+        return float(self.rows * world) if self.once else self.lookups * batch_size
 
     @property
     def served_bytes(self) -> int:
-        """Bytes of the packed table in float32: remap bitmap and rows, or the smaller of a bitmap and a CSR."""
-        if self.row_share < 1.0:
-            return ceil(self.rows * 1.0625 / 8) + self.physical_rows * self.dim * 4
-        if self.recipe is None:
-            return self.rows * self.dim * 4
-        entries = self.rows * self.dim
-        kept = round(entries * self._density)
-        groups = self.recipe.granularity.group_shape((self.rows, self.dim))
-        tiles = entries // (groups[0] * groups[1])
-        columns = ceil(log2(max(2, self.dim)))
-        return kept * 4 + min(ceil(tiles * 1.0625 / 8), ceil(kept * columns / 8) + self.rows)
+        """Bytes of the packed table, without the paddings of its files.
 
-    @property
-    def _density(self) -> float:
-        if self.recipe is None or self.recipe.density is None:
-            raise ConfigError(f"The recipe of {self.name} has no density; a plan needs one.")
-        return self.recipe.density
+        Whole rows by arithmetic; entries and blocks by what the recipe leaves of rows of random numbers, which is
+        spread more evenly than in a trained table.
+
+        Raises:
+            BudgetError: a recipe's bytes do not buy one group.
+        """
+        if self.summed:
+            return self._rows_bytes(self.rows)
+        if self.recipe is None or self.recipe.granularity.kind == "row":
+            return self._rows_bytes(self.physical_rows if self.recipe is None else self._rows_kept(self.recipe))
+        return self._sampled_bytes
+
+    @cached_property
+    def _sampled_bytes(self) -> int:
+        recipe: Recipe = self.recipe  # type: ignore[assignment]
+        r, c = recipe.granularity.group_shape((self.rows, self.dim))
+        if self.rows % r or self.dim % c:
+            raise ConfigError(f"Blocks of {r} x {c} do not tile {self.name}, {self.rows} x {self.dim}.")
+        n = min(self.rows, max(1, SAMPLE // self.dim // r) * r)
+        rng = np.random.default_rng(0)
+        values, counts = rng.standard_normal((n, self.dim), dtype=np.float32), rng.random(n)
+        evidence = Evidence(values, counts, lambda: values, lambda: values)
+
+        def size_of(kept: Any) -> int:
+            return round(choose_layout(Mask.from_dense(kept), value_type=self.value_type).nbytes * self.rows / n)
+
+        density = recipe.affordable(evidence, size_of) if recipe.density is None else recipe.density
+        return size_of(recipe.keep(evidence, density))
+
+    def _rows_kept(self, recipe: Recipe) -> int:
+        if recipe.density is not None:
+            return recipe.budget(recipe.density, self.rows)
+        most = recipe.bytes or 0
+        kept = bisect_right(range(1, self.rows + 1), most, key=self._rows_bytes)
+        if not kept:
+            raise BudgetError(
+                f"A budget of {most:,} bytes is too small for {self.name}: it takes {self._rows_bytes(1):,} "
+                f"bytes with one row and {self._rows_bytes(self.rows):,} with all."
+            )
+        return kept
+
+    def _rows_bytes(self, rows: int) -> int:
+        """Whole rows: the numbers, their scales, and a bitmap of which are there."""
+        remap = ceil(self.rows * 1.0625 / 8) if rows < self.rows else 0
+        scales = rows if is_integer(self.value_type) else 0
+        return remap + code_bytes(self.value_type, rows * self.dim) + scales
 
 
 _FORBID = ConfigDict(extra="forbid")
@@ -119,20 +167,35 @@ def planned_tables(
     Raises:
         ConfigError: it learns from features and their number is not given.
     """
-    sides = [("user_table", users, config.users, 1.0), ("item_table", items, config.items, 1.0 + config.n_negatives)]
-    for name, rows, side in (
-        ("user_feature_table", user_features, config.user_features),
-        ("item_feature_table", item_features, config.item_features),
+    tables = []
+    for name, rows, side, lookups, features, feature_side in (
+        ("user", users, config.users, 1.0, user_features, config.user_features),
+        ("item", items, config.items, 1.0 + config.n_negatives, item_features, config.item_features),
     ):
-        if side is None:
+        ids = PlannedTable(
+            f"{name}_table", rows, config.dim, side.sharding, lookups, summed=feature_side is not None,
+            placement=side.placement, recipe=side.recipe, budget=side.budget, value_type=config.value_type,
+        )  # fmt: skip
+        tables.append(ids)
+        if feature_side is None:
             continue
-        if not rows:
-            raise ConfigError(f"{name} has no rows; say how many features there are, or leave them out.")
-        sides.append((name, rows, side, rows / config.batch_size))  # each is asked for once a step, at most
-    return [
-        PlannedTable(name, rows, config.dim, side.sharding, lookups, side.recipe, side.budget)
-        for name, rows, side, lookups in sides
-    ]
+        if not features:
+            raise ConfigError(
+                f"{name}_feature_table has no rows; say how many features there are, or leave {name}_features out."
+            )
+        tables.append(
+            PlannedTable(
+                f"{name}_feature_table",
+                features,
+                config.dim,
+                feature_side.sharding,
+                once=True,
+                placement=feature_side.placement,
+                recipe=feature_side.recipe,
+                value_type=config.value_type,
+            )
+        )
+    return tables
 
 
 @dataclass(frozen=True)
@@ -143,8 +206,9 @@ class Layout:
         fits: whether they do.
         reason: what does not fit.
         sharding: chosen, by table.
-        bytes_per_device: of the fullest device, by the planner: weights, optimiser, buffers; and masks and remaps.
-        weight_bytes: of all tables.
+        bytes_per_device: of the fullest device while it trains: what it holds and, by the planner, buffers.
+        held: of each device: weights, optimiser, masks, pulls, remaps and utilities; empty where it does not fit.
+        weight_bytes: of all tables while they train.
         milliseconds: of a step on the slowest device, by the planner's estimate.
         traffic: bytes a device sends a step.
         smallest: the fewest devices that fit, None if none up to 16,384 do.
@@ -155,6 +219,7 @@ class Layout:
     reason: str = ""
     sharding: dict[str, str] = field(default_factory=dict)
     bytes_per_device: int = 0
+    held: tuple[int, ...] = ()
     weight_bytes: int = 0
     milliseconds: float = 0.0
     traffic: float = 0.0
@@ -167,18 +232,18 @@ class Plan:
     """Dense against sparse.
 
     Attributes:
-        dense: the tables as they are.
-        sparse: the tables after sparsity.
-        served: bytes of the packed tables after sparsity, float32, by table.
+        dense: the tables as they are, in training.
+        sparse: the tables with their recipes and budgets, in training.
+        served: bytes of the packed tables after sparsity, by table.
         served_dense: the same of the tables as they are.
-        remap_bytes: on every rank.
+        copied_bytes: of ``sparse`` on every rank: remaps and utilities.
     """
 
     dense: Layout
     sparse: Layout
     served: dict[str, int]
     served_dense: dict[str, int]
-    remap_bytes: int
+    copied_bytes: int
 
 
 def plan(
@@ -198,6 +263,7 @@ def plan(
 
     Raises:
         ConfigError: no tables, two of one name, a dim that is not a multiple of 4, or no torchrec.
+        BudgetError: a recipe's bytes do not buy one group of its table.
     """
     require_torchrec()
     names = [table.name for table in tables]
@@ -206,14 +272,15 @@ def plan(
     for table in tables:
         if table.dim % 4 or table.rows < 1:
             raise ConfigError(f"{table.name} is {table.rows} x {table.dim}; it needs rows and a dim in fours.")
-    dense = [PlannedTable(t.name, t.rows, t.dim, t.sharding, t.lookups) for t in tables]
+        check_value_type(table.value_type)
+    dense = [replace(table, recipe=None, budget=None, hit=1.0) for table in tables]
     settings = (device_memory, device, optimiser, batch_size)
     return Plan(
         _lay_out(dense, world_size, settings, search),
         _lay_out(tables, world_size, settings, search),
         {table.name: table.served_bytes for table in tables},
         {table.name: table.served_bytes for table in dense},
-        sum(table.remap_bytes for table in tables),
+        sum(table.copied_bytes for table in tables),
     )
 
 
@@ -231,11 +298,18 @@ def _try(tables: list[PlannedTable], world: int, settings: _Settings) -> Layout:
     from recsparse.distributed.sharded import TableSpec, estimate  # noqa: PLC0415 (torchrec takes seconds)
 
     memory, device, optimiser, batch_size = settings
-    beside = sum(t.extra_bytes for t in tables) // world + sum(t.remap_bytes for t in tables)
-    need = {t.name: t.physical_rows * (t.dim * 4 + (4 if optimiser == "adagrad" else 0)) for t in tables}
+    state = 4 if optimiser == "adagrad" else 0
+    copied = sum(t.copied_bytes for t in tables)
+    # What the planner does not know of; it has no way to count it where it puts a shard, so it is spread evenly first.
+    beside = copied + sum(
+        t.physical_rows * t.dim * (t.entry_bytes - 4) // (1 if t.sharding == "data-parallel" else world) for t in tables
+    )
+    need = {t.name: t.physical_rows * (t.dim * 4 + state) for t in tables}
     if beside >= memory:
-        return Layout(False, f"Masks and remaps alone take {beside:,} bytes of {memory:,} on each device.")
-    specs = [TableSpec(t.name, t.physical_rows, t.dim, t.sharding, t.lookups) for t in tables]
+        return Layout(False, f"Masks, remaps and utilities alone take {beside:,} bytes of {memory:,} on each device.")
+    specs = [
+        TableSpec(t.name, t.physical_rows, t.dim, t.sharding, t.asked(batch_size, world) / batch_size) for t in tables
+    ]
     found = estimate(
         specs, world=world, device_kind=device, memory=memory - beside, optimiser=optimiser, batch_size=batch_size
     )
@@ -250,18 +324,28 @@ def _try(tables: list[PlannedTable], world: int, settings: _Settings) -> Layout:
         )
     if missing := {t.name for t in tables} - {each.table for each in found}:
         raise BudgetError(f"The planner left out {', '.join(sorted(missing))}; this must not happen, please report it.")
-    by_rank: dict[int, list[float]] = {}
+    by_name = {t.name: t for t in tables}
+    held, planned, took = [copied] * world, [copied] * world, [0.0] * world
     for each in found:
-        total = by_rank.setdefault(each.place.rank, [0.0, 0.0])
-        total[0] += each.nbytes
-        total[1] += each.milliseconds
-    sent = sum(t.lookups * t.hit * (8 + 2 * 4 * t.dim) for t in tables) * batch_size / world * (world - 1) / world
+        entries, entry = each.place.rows * each.place.columns, by_name[each.table].entry_bytes
+        held[each.place.rank] += entries * entry + each.place.rows * state
+        planned[each.place.rank] += each.nbytes + entries * (entry - 4)
+        took[each.place.rank] += each.milliseconds
+    if max(planned) > memory:
+        return Layout(
+            False,
+            f"The fullest of {world} devices would hold {max(planned):,} bytes of {memory:,}, as masks are where their "
+            "shards are; shard the tables with recipes row-wise.",
+            weight_bytes=weights,
+        )
+    sent = sum(t.asked(batch_size, world) * t.hit * (8 + 2 * 4 * t.dim) for t in tables) / world * (world - 1) / world
     return Layout(
         True,
         sharding={each.table: each.sharding for each in found},
-        bytes_per_device=int(max(total[0] for total in by_rank.values())) + beside,
+        bytes_per_device=max(planned),
+        held=tuple(held),
         weight_bytes=weights,
-        milliseconds=max(total[1] for total in by_rank.values()),
+        milliseconds=max(took),
         traffic=sent,
         shards=tuple(
             (each.table, each.place.rank, each.place.row, each.place.column, each.place.rows, each.place.columns)

@@ -150,6 +150,7 @@ def _summary(trainer: Trainer, start: Position, seconds: float, world: int) -> d
         "bytes_sent_per_step": [each / max(1, steps) + copies for each in gather(trainer.traffic.sent)],
         "rows_asked_per_step": {table: [n / max(1, trainer.watched) for n in each] for table, each in asked.items()},
         "balance": {table: max(each) / (sum(each) / world) if sum(each) else 1.0 for table, each in asked.items()},
+        "bytes_held": gather(trainer.nbytes),
         "remap_bytes": {table: rows.nbytes for table, rows in trainer.tables.rows.items()},
         "rows_present": {table: float(rows.present().double().mean()) for table, rows in trainer.tables.rows.items()},
         "budget_update_seconds": sum(trainer.update_seconds) / max(1, len(trainer.update_seconds)),

@@ -75,7 +75,7 @@ class Trainer:
     @classmethod
     def build(cls, config: TrainConfig, data: Path, contents: Contents, rank: int, world: int) -> "Trainer":
         """Shard and initialise the tables; every rank calls it together."""
-        tables, features = _tables(config, data, contents)
+        tables, features = _tables(config, data, contents, world)
         streams = Streams(
             data, contents, streams=config.streams, batch_size=config.batch_size, n_negatives=config.n_negatives,
             seed=config.random_state, drawable=np.flatnonzero(contents.items) if ITEMS in features else None,
@@ -104,6 +104,17 @@ class Trainer:
     def steps(self) -> int:
         """Steps of all epochs."""
         return self.config.epochs * self.streams.steps
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes this rank holds of the tables: weights, optimiser, masks, pulls, remaps and utilities."""
+        shards = [shard for each in self.tables.sharded.shards.values() for shard in each]
+        held = [shard.weights for shard in shards] + [shard.state for shard in shards if shard.state is not None]
+        for pruner in self.pruners.values():
+            held += pruner.masks + pruner.pulls
+        for budget in self.budgets.values():
+            held += [budget.utility, budget.gathered]
+        return sum(tensor.nbytes for tensor in held) + sum(rows.nbytes for rows in self.tables.rows.values())
 
     def step(self, batch: Batch, done: int) -> None:
         """Train on this rank's part of the batch of step ``done``; every rank calls it together."""
@@ -330,7 +341,9 @@ class _Table:
         return Rows(len(self.counts), remap, torch.zeros(dim, device=device()))
 
 
-def _tables(config: TrainConfig, data: Path, contents: Contents) -> tuple[list[_Table], dict[str, Features]]:
+def _tables(
+    config: TrainConfig, data: Path, contents: Contents, world: int
+) -> tuple[list[_Table], dict[str, Features]]:
     """What there is to learn, and the features of users or items that have some."""
     sides = (
         (USERS, config.users, contents.users, 1.0, USER_FEATURES, config.user_features, "users.parquet"),
@@ -342,7 +355,8 @@ def _tables(config: TrainConfig, data: Path, contents: Contents) -> tuple[list[_
         tables.append(_Table(name, settings, counts, pooling, warm_only=feature_settings is not None))
         if feature_settings is not None:
             features[name] = found = Features.of(feature_table, read_table(data / file))
-            tables.append(_Table(feature_table, feature_settings, found.counts(counts), pooling))
+            asked = found.matrix.shape[1] * world / config.batch_size  # each rank asks for each feature once a step
+            tables.append(_Table(feature_table, feature_settings, found.counts(counts), asked))
     return tables, features
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from recsparse.distributed import PlannedTable, plan
 from recsparse.distributed import require as required
+from recsparse.distributed.config import Budget
 from recsparse.interactions import read_split
 from recsparse.sparsity import Recipe
 from recsparse.tables import load_table
@@ -25,14 +26,14 @@ SMALL = ("--set", "dim=8", "--set", "epochs=2", "--set", "batch_size=64", "--set
 @needs_torchrec
 def test_plan_answers_what_python_does(say, parts, tmp_path):
     file = tmp_path / "tables.toml"
-    file.write_text('[[tables]]\nname = "users"\nrows = 1000000\ndim = 64\n[[tables]]\nname = "items"\nrows = 50000\n'
-                    'dim = 64\nlookups = 2.0\nrecipe = { density = 0.5 }\n')  # fmt: skip
+    file.write_text('[[tables]]\nname = "users"\nrows = 1000000\ndim = 64\nbudget = { rows = 100000 }\n[[tables]]\nname = "items"\nrows = 50000\n'
+                    'dim = 64\nlookups = 2.0\n')  # fmt: skip
     words = ("plan", "--tables", file, "--world-size", 2, "--device-memory", "64MiB", "--recipe", ROWS)
     said = say(*words, "--json")
     assert said.code == 0, said.err
     tables = [
-        PlannedTable("users", 1_000_000, 64, recipe=Recipe.parse(json.loads(ROWS))),
-        PlannedTable("items", 50_000, 64, lookups=2.0, recipe=Recipe(density=0.5)),
+        PlannedTable("users", 1_000_000, 64, budget=Budget(rows=100_000)),
+        PlannedTable("items", 50_000, 64, lookups=2.0, recipe=Recipe.parse(json.loads(ROWS))),
     ]
     expected = plan(tables, world_size=2, device_memory=64 << 20, optimiser="sgd", batch_size=4096)
     found = json.loads(said.out)
@@ -43,7 +44,7 @@ def test_plan_answers_what_python_does(say, parts, tmp_path):
     assert found["dense"]["smallest"] == expected.dense.smallest > 2
     text = say(*words).out
     assert "dense does not fit: 268,800,000 bytes" in text
-    assert all(word in text for word in ("sharding of users", "fullest device", "fewest devices"))
+    assert all(word in text for word in ("sharding of users", "fullest device in training", "fewest devices"))
     said = json.loads(say("plan", "--dataset", parts, "--set", "dim=8", "--json").out)
     assert set(said["served"]) == {"user_table", "item_table"}
     assert said["served_dense"]["item_table"] == 30 * 8 * 4

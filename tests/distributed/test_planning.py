@@ -1,6 +1,7 @@
 """Plans on paper: what fits, what does not and why, and the same shards as a real run has."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,13 @@ import pytest
 from recsparse.distributed import PlannedTable, TrainConfig, plan
 from recsparse.distributed.config import Budget
 from recsparse.distributed.planning import planned_tables
-from recsparse.errors import ConfigError
+from recsparse.errors import BudgetError, ConfigError
 from recsparse.sparsity import Recipe
 
-ROWS = Recipe(density=0.1, granularity="row")
 
-
-def test_a_billion_rows_fit_after_pruning_and_not_before() -> None:
+def test_a_billion_ids_fit_in_a_row_budget_and_not_before() -> None:
     tables = [
-        PlannedTable("users", 1_000_000_000, 128, recipe=ROWS),
+        PlannedTable("users", 1_000_000_000, 128, budget=Budget(rows=100_000_000)),
         PlannedTable("items", 50_000_000, 128, lookups=2.0),
     ]
     found = plan(tables, world_size=8, device_memory=40 << 30)
@@ -26,24 +25,52 @@ def test_a_billion_rows_fit_after_pruning_and_not_before() -> None:
     assert f"{1_050_000_000 * (128 * 4 + 4):,} bytes of weights and optimiser (users alone" in found.dense.reason
     assert found.sparse.fits
     assert found.sparse.weight_bytes == 150_000_000 * 128 * 4
-    assert found.remap_bytes == 4_000_000_000
+    assert found.copied_bytes == 1_000_000_000 * (4 + 2 * 8)  # remap; utility of the past, and of what came since
     assert found.dense.smallest > 8 >= found.sparse.smallest
-    # The fullest device holds its share of weights and sums, and the whole remap.
-    least = 150_000_000 * (128 * 4 + 4) // 8 + found.remap_bytes
-    assert least <= found.sparse.bytes_per_device <= 40 << 30
+    # Each device holds its share of weights and sums, and remap and utilities of all ids.
+    assert found.sparse.held == (150_000_000 * (128 * 4 + 4) // 8 + found.copied_bytes,) * 8
+    assert found.sparse.held[0] <= found.sparse.bytes_per_device <= 40 << 30
     assert {name for name, *_ in found.sparse.shards} == {"users", "items"}
     assert found.served["users"] == 1_000_000_000 * 17 // 128 + 100_000_000 * 128 * 4
 
 
-def test_elements_pay_when_served_and_not_while_they_train() -> None:
-    dense = PlannedTable("items", 1_000_000, 64)
-    sparse = PlannedTable("items", 1_000_000, 64, recipe=Recipe(density=0.125))
-    found = plan([sparse], world_size=2, device_memory=1 << 30, device="cpu", search=False)
-    assert found.sparse.bytes_per_device - found.dense.bytes_per_device == sparse.extra_bytes // 2
-    assert found.served["items"] < 0.2 * dense.served_bytes
-    assert sparse.extra_bytes == 64_000_000
-    for recipe in (Recipe(density=0.125, schedule="dynamic"), Recipe(density=0.125, criterion="gradient")):
-        assert PlannedTable("items", 1_000_000, 64, recipe=recipe).extra_bytes == 5 * 64_000_000
+def test_recipes_pay_when_served_and_not_while_they_train() -> None:
+    def bytes_of(**recipe: Any) -> tuple[int, int]:
+        """What an entry takes while it trains, in all and beside the copies, and what is served."""
+        tables = [PlannedTable("items", 1_000_000, 64, "row-wise", recipe=Recipe(**recipe))]
+        found = plan(tables, world_size=2, device_memory=1 << 30, device="cpu", optimiser="sgd", search=False)
+        assert found.sparse.bytes_per_device - found.dense.bytes_per_device == found.sparse.held[0] - 128_000_000
+        assert found.served_dense["items"] == 256_000_000
+        return found.sparse.held[0] - found.copied_bytes, found.served["items"]
+
+    # A mask is a byte an entry, a pull four, of rows as of elements; half of the entries are on each device.
+    assert bytes_of(density=0.125, granularity="row") == (32_000_000 * 5, 1_000_000 * 17 // 128 + 1 + 125_000 * 256)
+    assert bytes_of(density=0.125, criterion="gradient")[0] == 32_000_000 * 9
+    assert bytes_of(density=0.125, schedule="dynamic")[0] == 32_000_000 * 9
+    training, served = bytes_of(density=0.125)
+    assert training == 32_000_000 * 5
+    # 8 numbers a row and, as a chunk of 64 with k of them takes log2 C(64, k) bits and a count, some 5 bytes.
+    assert 1_000_000 * (8 * 4 + 4) < served < 1_000_000 * (8 * 4 + 6)
+
+
+@pytest.mark.parametrize("value_type", ["fp32", "int8"])
+@pytest.mark.parametrize("granularity", ["element", "row", {"kind": "block", "rows": 1, "columns": 4}])
+def test_a_budget_in_bytes_is_planned_as_what_it_buys(granularity: Any, value_type: str) -> None:
+    def served(**budget: Any) -> int:
+        recipe = Recipe(granularity=granularity, **budget)
+        return PlannedTable("t", 3000, 16, recipe=recipe, value_type=value_type).served_bytes
+
+    assert 0.995 * 9000 < served(bytes=9000) <= 9000
+    assert served(bytes=served(density=0.2)) == pytest.approx(served(density=0.2), abs=40)
+    with pytest.raises(BudgetError, match="A budget of 90 bytes is too small"):
+        served(bytes=90)
+
+
+def test_every_rank_asks_for_every_feature() -> None:
+    features = PlannedTable("features", 1000, 16, "row-wise", once=True)
+    sent = [plan([features], world_size=n, device_memory=1 << 30, search=False).sparse.traffic for n in (1, 2, 4)]
+    # Of 1000 ids and vectors that come and gradients that go, those of other ranks.
+    assert sent == [0, 1000 * (8 + 2 * 64) / 2, 1000 * (8 + 2 * 64) * 3 / 4]
 
 
 def test_what_cannot_be_planned_is_said() -> None:
@@ -54,7 +81,7 @@ def test_what_cannot_be_planned_is_said() -> None:
     remap = PlannedTable("ids", 1_000_000_000, 4, budget=Budget(rows=1_000_000))
     found = plan([remap], world_size=4, device_memory=1 << 30, search=False)
     assert not found.sparse.fits
-    assert "remaps alone take 4,000,000,000 bytes" in found.sparse.reason
+    assert "utilities alone take 20,000,000,000 bytes" in found.sparse.reason
 
 
 def test_feature_tables_are_planned_too() -> None:
@@ -66,6 +93,8 @@ def test_feature_tables_are_planned_too() -> None:
         ("user_table", 100), ("item_table", 50), ("item_feature_table", 20)
     ]  # fmt: skip
     assert tables[2].served_bytes < 20 * 64 * 4
+    assert replace(tables[1], recipe=Recipe(density=0.1)).served_bytes == 50 * 64 * 4  # sums with features are dense
+    assert [table.once for table in tables] == [False, False, True]
     with pytest.raises(ConfigError, match="how many features"):
         planned_tables(config, 100, 50)
 

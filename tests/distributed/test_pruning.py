@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from recsparse.distributed.budget import RowBudget
-from recsparse.distributed.config import Budget
+from recsparse.distributed.config import Budget, TrainConfig
+from recsparse.distributed.planning import planned_tables
 from recsparse.distributed.process import joined
 from recsparse.distributed.pruning import ALIVE, ShardedPruner
 from recsparse.distributed.rows import Rows
@@ -108,10 +109,12 @@ def test_the_ranks_files_together_take_what_the_budget_says(
     }
     launch(2, "train", settings | sides | {"value_type": "int8", "prune_every": 3}).check()
     summary = json.loads((tmp_path / "run" / "training.json").read_text())
+    planned = {table.name: table for table in planned_tables(TrainConfig.parse(summary["settings"]), 260, 120)}
     for side, table in (("users", "user_table"), ("items", "item_table")):
         most = sides[side]["recipe"]["bytes"]
         files = sum(load_table(file).nbytes for file in (tmp_path / "run" / table).glob("*.safetensors"))
         assert most - 10 < files == summary["packed"][table]["nbytes"] <= most
+        assert most - 10 < planned[table].served_bytes <= most
 
 
 def test_rows_go_to_those_who_deserve_them() -> None:

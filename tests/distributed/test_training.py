@@ -11,9 +11,10 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from recsparse.distributed import TrainConfig, load_model
+from recsparse.distributed import TrainConfig, load_model, plan
 from recsparse.distributed.features import Features
 from recsparse.distributed.losses import sample_losses
+from recsparse.distributed.planning import planned_tables
 from recsparse.distributed.process import joined
 from recsparse.distributed.rows import initial_rows
 from recsparse.distributed.streams import Streams, scan
@@ -90,10 +91,27 @@ def compare(
                 np.testing.assert_allclose(values, other_tables[table], atol=2e-6, err_msg=f"{name} {table}")
 
 
+def check_planned(summary: dict[str, Any]) -> None:
+    """Held and served was what ``plan`` says, byte for byte, but for remaps that no row needed and files' paddings."""
+    config, ranks = TrainConfig.parse(summary["settings"]), summary["ranks"]
+    tables = planned_tables(config, 260, 120, user_features=6, item_features=14)
+    planned = plan(
+        tables, world_size=ranks, device_memory=1 << 30, device="cpu", optimiser=config.optimiser,
+        batch_size=config.batch_size, search=False,
+    ).sparse  # fmt: skip
+    unused = sum(table.copied_bytes for table in tables if not summary["remap_bytes"][table.name])
+    assert sorted(held - unused for held in planned.held) == sorted(summary["bytes_held"]), config.output
+    for table in tables:
+        if table.budget is None:
+            assert summary["packed"][table.name]["nbytes"] == pytest.approx(table.served_bytes, abs=50), config.output
+
+
 def test_one_and_two_ranks_agree_and_pruning_meets_its_budgets(
     settings: dict[str, Any], launch: Any, tmp_path: Path
 ) -> None:
     compare(settings, launch, tmp_path, (1, 2), QUICK)
+    for name in QUICK:
+        check_planned(outcome(tmp_path / f"{name}-2")[0])
     _, _, tables = outcome(tmp_path / "elements-2")
     assert np.count_nonzero(tables["item_table"]) == round(0.2 * tables["item_table"].size)
     summary, _, tables = outcome(tmp_path / "blocks-2")
@@ -216,6 +234,13 @@ def test_features_answer_for_cold_items_and_patience_keeps_the_best_epoch(
         for each in (model, Popularity().fit(parts.train))
     )
     assert found > 1.2 * popular
+
+    # Every rank asks for every feature; users are on the rank that asks for them, mostly.
+    summary, losses, _ = outcome(tmp_path / "featured")
+    tables = planned_tables(TrainConfig.parse(featured), 260, 120, user_features=6, item_features=14)[1:]
+    samples = round(losses["samples"].mean())
+    planned = plan(tables, world_size=2, device_memory=1 << 30, device="cpu", batch_size=samples, search=False).sparse
+    assert sum(summary["bytes_sent_per_step"]) / 2 == pytest.approx(planned.traffic, rel=0.05)
 
     # Validation users that are not trained on are folded in as on one machine.
     metrics = outcome(tmp_path / "strangers")[0]["metrics"]
