@@ -1,7 +1,11 @@
-"""``--ranks N``: the same command on N processes of this machine, under torchrun."""
+"""``--ranks N``: the same command on N processes of this machine, under torchrun.
+
+Run as a module it is torchrun's agent, which ends when the process that started it does; its ranks end with it.
+"""
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -40,7 +44,7 @@ def train_on_ranks(
     with tempfile.TemporaryDirectory() as folder:
         settings = Path(folder) / "settings.json"
         settings.write_text(json.dumps(config.model_dump(mode="json", exclude={"data", "output"})))
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks),
+        command = [sys.executable, "-m", __name__, str(os.getpid()), "--standalone", "--nproc-per-node", str(ranks),
                    "--max-restarts", str(restarts), "-m", "recsparse", "train", str(config.data),
                    "--output", str(config.output), "--settings", str(settings)]  # fmt: skip
         environment = {**os.environ, "OMP_NUM_THREADS": str(config.threads)}
@@ -59,3 +63,17 @@ def train_on_ranks(
             raise DataError(f"Training on {ranks} ranks failed: {why}")
     summary: dict[str, Any] = json.loads((config.output / "training.json").read_text())
     return summary
+
+
+def _agent(launcher: int, arguments: list[str]) -> None:
+    from torch.distributed.run import main  # noqa: PLC0415 (torch takes seconds)
+
+    from recsparse.distributed.process import end_with_parent  # noqa: PLC0415
+
+    end_with_parent(signal.SIGTERM)
+    if os.getppid() == launcher:  # else it was gone before we asked to be told
+        main(arguments)
+
+
+if __name__ == "__main__":
+    _agent(int(sys.argv[1]), sys.argv[2:])

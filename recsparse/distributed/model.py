@@ -37,7 +37,7 @@ def load_model(output: str | Path) -> MF:
     interactions = read(config.data / "train" if (config.data / "split.json").exists() else config.data)
     model.items_, model.users_, model.history_ = interactions.items, interactions.users, interactions.matrix
     model.popularity_ = np.bincount(interactions.matrix.indices, minlength=interactions.shape[1]).astype(np.float32)
-    model.user_table_ = load_table(output / "user_table").to_dense()
+    model.user_table_ = load_table(output / "user_table")
     model.item_table_ = load_table(output / "item_table")
     model.fold_in_map_ = model._align()
     model.validation_ = [epoch[model.metric] for epoch in validation]

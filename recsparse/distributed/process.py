@@ -1,7 +1,9 @@
 """The ranks of one training: how they meet, agree, and stop together."""
 
+import ctypes
 import json
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -24,6 +26,8 @@ def joined(timeout: float, threads: int = 1) -> Iterator[tuple[int, int]]:
         DataError: another rank did not come within ``timeout`` seconds.
     """
     torch.set_num_threads(threads)
+    if "RANK" in os.environ:
+        end_with_parent(signal.SIGKILL)  # the agent of torchrun; without it nobody would end or restart this rank
     device = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     patience = timedelta(seconds=timeout)
@@ -39,6 +43,13 @@ def joined(timeout: float, threads: int = 1) -> Iterator[tuple[int, int]]:
         yield dist.get_rank(), dist.get_world_size()
     finally:
         dist.destroy_process_group()
+
+
+def end_with_parent(by: signal.Signals) -> None:
+    """Have the kernel send this process a signal when the one that started it is gone, killed or not; Linux only."""
+    PR_SET_PDEATHSIG = 1
+    if hasattr(ctypes.CDLL(None), "prctl"):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, by)
 
 
 def _meeting_point(rank: int, size: int, patience: timedelta) -> Store:

@@ -166,6 +166,38 @@ def test_a_killed_rank_costs_nothing_but_steps(settings: dict[str, Any], launch:
     outlives(settings | MIXED | {"epochs": 30, "checkpoint_every": 20, "timeout": 120}, tmp_path, launch, 1)
 
 
+def alive(pid: int) -> bool:
+    """Whether it runs; a process that has ended and that nobody has asked for is not alive."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_ranks_end_when_the_process_that_launched_them_is_killed(settings: dict[str, Any]) -> None:
+    sets = [word for name in ("dim", "batch_size", "streams") for word in ("--set", f"{name}={settings[name]}")]
+    command = [sys.executable, "-m", "recsparse", "train", settings["data"], "-o", settings["output"], "--ranks", "2",
+               "--set", "epochs=100000", "--set", "checkpoint_every=1", *sets]  # fmt: skip
+    launcher = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    started: list[int] = []
+    try:
+        assert wait_for(launcher, lambda: any(Path(settings["output"]).glob("checkpoints/step-*")), 120)
+        (agent,) = workers(launcher.pid)
+        started = [agent, *workers(agent)]
+        assert len(started) == 3
+        assert all(alive(pid) for pid in started)
+    finally:
+        launcher.kill()
+        launcher.wait()
+    until = time.monotonic() + 20
+    while any(alive(pid) for pid in started) and time.monotonic() < until:
+        time.sleep(0.05)
+    left = [pid for pid in started if alive(pid)]
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left
+
+
 @pytest.mark.slow
 def test_ten_killed_ranks_cost_nothing_but_steps(settings: dict[str, Any], launch: Any, tmp_path: Path) -> None:
     outlives(settings | MIXED | {"epochs": 120, "checkpoint_every": 10, "timeout": 120}, tmp_path, launch, 10)
