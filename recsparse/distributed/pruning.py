@@ -13,7 +13,8 @@ from recsparse.distributed.rows import Rows, narrow, shares
 from recsparse.distributed.select import on_each_rank, over_ranks, select_best
 from recsparse.distributed.sharded import Shard, ShardedTables
 from recsparse.errors import BudgetError, ConfigError
-from recsparse.sparsity import Dynamic, Evidence, Recipe
+from recsparse.sparsity import Dynamic, Evidence, Magnitude, Recipe
+from recsparse.sparsity.criterion import Criterion
 from recsparse.tables import Mask, choose_layout
 
 ALIVE = 1e-30
@@ -33,7 +34,8 @@ class ShardedPruner:
     A dynamic schedule and criteria that need gradients go by where the loss pulls: what the optimiser has added to an
     entry over the steps since the last decision. For SGD that is the sum of their gradients times the learning rate;
     Adagrad divides each by the root of the row's sum. Pruned entries are stepped as well, from zero, and then
-    wiped.
+    wiped. A dynamic table starts on the largest of its random values, whatever the criterion, as RigL starts on a
+    random support (Evci et al. 2020).
 
     A budget in bytes is what all ranks' files of the packed table take together. A rank sizes the rows that it will
     pack, so the number of entries depends a little on the number of ranks: each file has paddings and counters.
@@ -53,6 +55,7 @@ class ShardedPruner:
         self.shards: list[Shard] = tables.shards[table]
         self.masks = [torch.ones(shard.weights.shape, dtype=torch.bool) for shard in self.shards]
         self.dynamic = isinstance(recipe.schedule, Dynamic)
+        self._criterion: Criterion = recipe.criterion
         self._by_gradient = recipe.criterion.kind in ("gradient", "saliency")
         self.pulled = self.dynamic or self._by_gradient
         self.pulls = [torch.zeros_like(shard.weights) for shard in self.shards] if self.pulled else []
@@ -79,8 +82,8 @@ class ShardedPruner:
         before, schedule = self.density, self.recipe.schedule
         if schedule.density(progress, 0.0) >= 1.0 and before >= 1.0:
             return  # dense whatever the target, which can be costly to know
-        if self._by_gradient and progress == 0.0:
-            return  # nothing has pulled yet
+        # Before the first step nothing has pulled yet: the initial values, which are random, decide.
+        self._criterion = Magnitude() if self._by_gradient and progress == 0.0 else self.recipe.criterion
         target = self._target(counts)
         self.density = schedule.density(progress, target)
         if self.density != before:
@@ -212,7 +215,7 @@ class ShardedPruner:
             own = counts[shard.place.row : shard.place.row + shard.place.rows].astype(np.float64)
             pull = self.pulls[number].numpy if self.pulled else _unknown
             evidence = Evidence(shard.weights.numpy(), own, pull, _unknown)
-            scores.append(self.recipe.granularity.reduce(self.recipe.criterion.scores(evidence)).astype(np.float64))
+            scores.append(self.recipe.granularity.reduce(self._criterion.scores(evidence)).astype(np.float64))
         return scores
 
     def _alive(self, mask: torch.Tensor) -> Bools:

@@ -1,6 +1,7 @@
 """A recipe on shards decides what it decides on the whole table, and a row budget moves rows as it says."""
 
 import json
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -62,6 +63,8 @@ def size_of(kept: np.ndarray) -> int:
         {"granularity": "element", "schedule": "dynamic"},
         {"granularity": "element", "criterion": "gradient"},
         {"granularity": {"kind": "block", "rows": 1, "columns": 2}, "criterion": "saliency"},
+        {"granularity": "element", "criterion": "gradient", "schedule": "dynamic"},
+        {"granularity": {"kind": "block", "rows": 1, "columns": 2}, "criterion": "saliency", "schedule": "dynamic"},
         {"granularity": "element", "density": None, "bytes": 150},
         {"granularity": "row", "density": None, "bytes": 170, "allocation": "uniform"},
         {"granularity": "row", "schedule": GRADUAL | {"restarts": 1}},
@@ -87,12 +90,16 @@ def test_shards_are_pruned_as_the_whole(settings: dict[str, Any], columns_cut: b
             each.add_(torch.from_numpy(pull[place.row : place.row + place.rows, place.column : place.column + 8][
                 :, : place.columns]))  # fmt: skip
         ours.step(progress, counts)
-        found = theirs.step(Evidence(whole, counts.astype(np.float64), lambda: pull, lambda: pull), progress)
+        pulled = pull if progress else whole  # nothing has pulled at 0: v² decides, as g² and |v g| do where g is v
+        evidence = Evidence(whole, counts.astype(np.float64), partial(np.copy, pulled), partial(np.copy, pulled))
+        found = theirs.step(evidence, progress)
         whole = whole if found is None else found
         np.testing.assert_allclose(joined_up(ours.shards, (12, 8)), whole, atol=2 * ALIVE)
         kept = np.ones((12, 8), dtype=bool) if theirs.kept is None else theirs.kept
         if not ours.pulls:
             assert rows.present().tolist() == kept.any(axis=1).tolist()
+        groups = recipe.granularity.reduce(kept.astype(float))
+        assert recipe.schedule.kind != "dynamic" or np.count_nonzero(groups) == round(0.3 * groups.size)
     assert recipe.bytes is None or recipe.bytes - 40 < size_of(kept) <= recipe.bytes
     dead = ~kept.any(axis=1)
     for shard in ours.shards if not columns_cut else []:
