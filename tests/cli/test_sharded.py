@@ -26,8 +26,10 @@ SMALL = ("--set", "dim=8", "--set", "epochs=2", "--set", "batch_size=64", "--set
 @needs_torchrec
 def test_plan_answers_what_python_does(say, parts, tmp_path):
     file = tmp_path / "tables.toml"
-    file.write_text('[[tables]]\nname = "users"\nrows = 1000000\ndim = 64\nbudget = { rows = 100000 }\n[[tables]]\nname = "items"\nrows = 50000\n'
-                    'dim = 64\nlookups = 2.0\n')  # fmt: skip
+    file.write_text(
+        '[[tables]]\nname = "users"\nrows = 1000000\ndim = 64\nbudget = { rows = 100000 }\n'
+        '[[tables]]\nname = "items"\nrows = 50000\ndim = 64\nlookups = 2.0\n'
+    )
     words = ("plan", "--tables", file, "--world-size", 2, "--device-memory", "64MiB", "--recipe", ROWS)
     said = say(*words, "--json")
     assert said.code == 0, said.err
