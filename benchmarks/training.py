@@ -208,7 +208,7 @@ def quality(folder: Path) -> dict[str, Any]:
     def ours_of(matrix: sp.csr_array, rate: float, reg: float, seed: int) -> tuple[Factors, Factors]:
         model = MF(dim=64, negatives="popularity", learning_rate=rate, reg=reg, epochs=QUALITY_EPOCHS,
                    random_state=seed, n_jobs=THREADS).fit(matrix)  # fmt: skip
-        return model.user_table_, model.item_table_.to_dense()
+        return model.user_table_.to_dense(), model.item_table_.to_dense()
 
     def theirs_of(matrix: sp.csr_array, rate: float, reg: float, seed: int) -> tuple[Factors, Factors]:
         model = BayesianPersonalizedRanking(

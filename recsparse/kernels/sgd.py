@@ -10,7 +10,7 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
-from recsparse.kernels.negatives import below, draw_rows, mix
+from recsparse.kernels.negatives import below, mix
 from recsparse.kernels.vector import float_of
 
 GROUP = 16
@@ -63,23 +63,27 @@ class Settings(NamedTuple):
 
 
 class Side(NamedTuple):
-    """One table in training.
+    """One table in training, whole or packed: of a packed one only the entries that live are there, row after row.
 
     Attributes:
-        values: (R, D) float32.
-        first: (R, D) float32, Adagrad's sums of squares or Adam's means; (0, D) for SGD.
-        second: (R, D) float32, Adam's means of squares; (0, D) otherwise.
+        values: (R, D) float32; (1, N) where N entries live.
+        first: as ``values``, Adagrad's sums of squares or Adam's means; without rows for SGD.
+        second: as ``values``, Adam's means of squares; without rows otherwise.
         steps: (R,) int64, steps a row has had, for Adam; (0,) otherwise.
-        mask: (R, D) float32 of 0 and 1: entries that live; (0, D) where all do. Dead entries stay zero, state included.
         prior: (R, D) float32, what rows decay towards; without rows where that is zero.
+        ptr: (R + 1,) int64, where a packed table's rows start; (0,) for a whole one.
+        columns: (N,) uint16, the column of each packed entry.
+        dim: D of a packed table; 0 for a whole one.
     """
 
     values: Floats
     first: Floats
     second: Floats
     steps: npt.NDArray[np.int64]
-    mask: Floats
     prior: Floats = np.zeros((0, 0), dtype=np.float32)
+    ptr: npt.NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+    columns: npt.NDArray[np.uint16] = np.zeros(0, dtype=np.uint16)
+    dim: int = 0
 
 
 @nb.njit(nogil=True, cache=True)
@@ -237,13 +241,6 @@ def pull_to(prior, row, reg, slope):  # type: ignore[no-untyped-def]
         slope[d] += reg * prior[row, d]
 
 
-@nb.njit(nogil=True, cache=True)
-def silence(mask, row, slope):  # type: ignore[no-untyped-def]
-    """Zero the gradient of dead entries, so that they and their optimiser state stay zero."""
-    for d in range(len(slope)):
-        slope[d] *= mask[row, d]
-
-
 @nb.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
 def step_sgd(values, row, slope, rate):  # type: ignore[no-untyped-def]
     """Move a row along ``slope``, minus the loss's gradient."""
@@ -278,9 +275,9 @@ def step_adam(values, means, squares, steps, row, slope, rate):  # type: ignore[
 
 @nb.njit(nogil=True, cache=True, error_model="numpy")
 def step_groups(start, stop, group_users, rows, ends, users, items, settings, log_share, scores, pull, slope):  # type: ignore[no-untyped-def]
-    """Take the steps of groups [start, stop) for any loss, optimiser, masks and priors."""
-    U, U1, U2, u_steps, u_mask, u_prior = users
-    V, V1, V2, v_steps, v_mask, v_prior = items
+    """Take the steps of groups [start, stop) on whole tables, for any loss, optimiser and prior."""
+    U, U1, U2, u_steps, u_prior, _, _, _ = users
+    V, V1, V2, v_steps, v_prior, _, _, _ = items
     loss, optimiser, rate, reg, negatives, negative_weight = settings
     begin = 0
     for group in range(start, stop):
@@ -298,8 +295,6 @@ def step_groups(start, stop, group_users, rows, ends, users, items, settings, lo
             pull_row(U, user, V, own[at], scores[at], reg, pull, slope)
             if len(v_prior):
                 pull_to(v_prior, own[at], reg, slope)
-            if len(v_mask):
-                silence(v_mask, own[at], slope)
             if optimiser == SGD:
                 step_sgd(V, own[at], slope, rate)
             elif optimiser == ADAGRAD:
@@ -310,8 +305,6 @@ def step_groups(start, stop, group_users, rows, ends, users, items, settings, lo
         decay(U, user, strength, pull)
         if len(u_prior):
             pull_to(u_prior, user, strength, pull)
-        if len(u_mask):
-            silence(u_mask, user, pull)
         if optimiser == SGD:
             step_sgd(U, user, pull, rate)
         elif optimiser == ADAGRAD:
@@ -320,44 +313,3 @@ def step_groups(start, stop, group_users, rows, ends, users, items, settings, lo
             step_adam(U, U1, U2, u_steps, user, pull, rate)
         for d in range(len(pull)):
             pull[d] = 0
-
-
-@nb.njit(nogil=True, cache=True, error_model="numpy")
-def train_groups(start, stop, epoch, known, users, items, settings, log_share):  # type: ignore[no-untyped-def]
-    """Draw and take the steps of groups [start, stop); give the number of samples trained on.
-
-    The two halves are functions of their own because LLVM optimises each a third better than both together.
-    """
-    dim = users.values.shape[1]
-    run = settings.negatives + 1
-    rows = np.empty(BLOCK * GROUP * run, dtype=np.int64)
-    ends = np.empty(BLOCK, dtype=np.int64)
-    scores = np.empty(GROUP * run, dtype=np.float32)
-    pull = np.zeros(dim, dtype=np.float32)
-    slope = np.empty(dim, dtype=np.float32)
-    plain = settings.loss == BPR and run == 2 and settings.optimiser == SGD
-    for side in (users, items):
-        plain = plain and not len(side.mask) and not len(side.prior)
-    pool = epoch.positives if epoch.in_batch else epoch.pool
-    first = 0
-    size = len(pool)
-    samples = 0
-    for block in range(start, stop, BLOCK):
-        end = min(block + BLOCK, stop)
-        if epoch.in_batch:
-            head = block // BATCH * BATCH
-            first = epoch.ptr[head]
-            size = epoch.ptr[min(head + BATCH, len(epoch.users))] - first
-        draw_rows(
-            block, end, epoch.users, epoch.ptr, epoch.positives, known, pool, first, size, settings.negatives,
-            epoch.seed, rows, ends, items.values,
-        )  # fmt: skip
-        samples += ends[end - block - 1] // run
-        if plain:
-            step_pairs(
-                block, end, epoch.users, rows, ends, users.values, items.values, settings.rate, settings.reg, scores,
-                pull,
-            )  # fmt: skip
-        else:
-            step_groups(block, end, epoch.users, rows, ends, users, items, settings, log_share, scores, pull, slope)
-    return samples

@@ -11,7 +11,8 @@ from recsparse.interactions.interactions import Interactions, Rows
 from recsparse.kernels.sgd import Side
 from recsparse.models.base import Queries
 from recsparse.models.feature_prior import Regression, WithFeatures, predict
-from recsparse.models.mf import MF, Floats
+from recsparse.models.mf import MF, Floats, Kepts
+from recsparse.models.sgd_state import rows_of, sparse
 from recsparse.sparsity import Recipe
 
 
@@ -42,6 +43,7 @@ class FeatureMF(WithFeatures, MF):
         patience: with validation, stop after so many epochs without a better metric; None never stops.
         metric: of validation.
         recipe: how the item table becomes sparse; cold items are pruned like others.
+        user_recipe: how the user table becomes sparse.
         value_type: how the item table's values are stored.
         fold_in_alpha0: weight of unobserved pairs when a new user is folded in.
         fold_in_reg: ridge of that fold-in.
@@ -88,6 +90,7 @@ class FeatureMF(WithFeatures, MF):
         patience: int | None = 5,
         metric: str = "ndcg@20",
         recipe: Recipe | dict[str, Any] | None = None,
+        user_recipe: Recipe | dict[str, Any] | None = None,
         value_type: str = "fp32",
         fold_in_alpha0: float = 0.1,
         fold_in_reg: float = 1.0,
@@ -99,8 +102,8 @@ class FeatureMF(WithFeatures, MF):
         super().__init__(
             dim, loss=loss, negatives=negatives, n_negatives=n_negatives, negative_weight=negative_weight,
             optimiser=optimiser, learning_rate=learning_rate, reg=reg, epochs=epochs, patience=patience, metric=metric,
-            recipe=recipe, value_type=value_type, fold_in_alpha0=fold_in_alpha0, fold_in_reg=fold_in_reg, layers=layers,
-            init_std=init_std, random_state=random_state, n_jobs=n_jobs,
+            recipe=recipe, user_recipe=user_recipe, value_type=value_type, fold_in_alpha0=fold_in_alpha0,
+            fold_in_reg=fold_in_reg, layers=layers, init_std=init_std, random_state=random_state, n_jobs=n_jobs,
         )  # fmt: skip
         self.feature_reg = feature_reg
 
@@ -136,21 +139,26 @@ class FeatureMF(WithFeatures, MF):
     def _with_priors(self, users: Side, items: Side) -> tuple[Side, Side]:
         sides = []
         for side, regression in zip((users, items), self._regressions, strict=True):
-            prior = regression.predict(side.values)
+            prior = regression.predict(sparse(side))
             cold = ~regression.known
-            side.values[cold] = prior[cold] * side.mask[cold] if len(side.mask) else prior[cold]
+            if side.dim:
+                rows = rows_of(side)
+                at = np.flatnonzero(cold[rows])
+                side.values[0, at] = prior[rows[at], side.columns[at]]
+            else:
+                side.values[cold] = prior[cold]
             sides.append(side._replace(prior=prior))
         return sides[0], sides[1]
 
-    def _store(self, users: Floats, items: Floats, kept: npt.NDArray[np.bool_] | None, epoch: int) -> None:
+    def _store(self, users: Floats, items: Floats, kept: Kepts, epoch: int) -> None:
         of_users, of_items = self._regressions
         self.user_weights_, self.item_weights_ = of_users.weights(users), of_items.weights(items)
         users, items = users.copy(), items.copy()
-        for rows, weights, regression in (
-            (users, self.user_weights_, of_users),
-            (items, self.item_weights_, of_items),
+        for rows, weights, regression, own in (
+            (users, self.user_weights_, of_users, kept[0]),
+            (items, self.item_weights_, of_items, kept[1]),
         ):
             rows[~regression.known] = predict(regression.design[~regression.known], weights)
-        if kept is not None:
-            items[~kept] = 0
+            if own is not None:
+                rows[~own] = 0
         super()._store(users, items, kept, epoch)

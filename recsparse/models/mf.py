@@ -1,6 +1,7 @@
 """Matrix factorisation by stochastic gradient descent: BPR, sampled softmax or a weighted squared loss."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -13,33 +14,36 @@ from recsparse.errors import ConfigError, DataError
 from recsparse.interactions.interactions import Interactions, Rows
 from recsparse.interactions.split import Holdout
 from recsparse.kernels.sgd import Settings, Side
-from recsparse.models.bpr import bpr_gradient, bpr_loss
 from recsparse.models.checkpoint import read_checkpoint, training_digest, write_checkpoint
 from recsparse.models.factors import FactorModel
 from recsparse.models.least_squares import ImplicitLoss
 from recsparse.models.lightgcn import propagate
+from recsparse.models.pruners import Pruners
 from recsparse.models.sgd_state import (
     LOSSES,
     NEGATIVES,
     OPTIMISERS,
     Sampler,
-    confine,
     new_side,
     pack_side,
     run_epoch,
     unpack_side,
+    whole,
 )
-from recsparse.sparsity import Evidence, Recipe
-from recsparse.sparsity.pruner import Pruner
-from recsparse.tables import Mask, choose_layout, pack
+from recsparse.sparsity import Pruner, Recipe
+from recsparse.tables import Mask, Table, choose_layout, load_table, pack, save_table
 from recsparse.tensors import load_tensors, save_tensors
 
-USER_TABLE = "user_table.safetensors"
+USER_TABLE, FOLD_IN = "user_table.safetensors", "fold_in.safetensors"
 
 _ALIGNED_USERS = 2048
 _ALIGNED_RIDGE = 0.1
+_MOST_COLUMNS = 1 << 16
 
 Floats = npt.NDArray[np.float32]
+Kepts = tuple[npt.NDArray[np.bool_] | None, npt.NDArray[np.bool_] | None]
+"""The masks of the user and the item table; None for all entries."""
+
 OnEpoch = Callable[[int, float | None], None]
 """Called after each epoch with its number from 1 and the validation metric, None where there is no validation."""
 
@@ -73,7 +77,10 @@ class MF(FactorModel):
         epochs: at most.
         patience: with validation, stop after so many epochs without a better metric; None never stops.
         metric: of validation.
-        recipe: how the item table becomes sparse; dead entries and their optimiser state are zero.
+        recipe: how the item table becomes sparse; what is pruned takes no memory in training, its optimiser state
+            neither.
+        user_recipe: how the user table becomes sparse, with a budget of its own. A training user without any entry left
+            is folded in like a new one.
         value_type: how the item table's values are stored.
         fold_in_alpha0: weight of unobserved pairs when a new user is folded in.
         fold_in_reg: ridge of that fold-in.
@@ -85,7 +92,7 @@ class MF(FactorModel):
 
     Attributes:
         item_table_: V, packed.
-        user_table_: U, (U, D) float32.
+        user_table_: U, packed.
         fold_in_map_: (D, D) float32, from least-squares vectors to learned ones.
         epochs_: epochs trained; with validation ``best_epoch_`` is the one kept and ``validation_`` all metrics.
 
@@ -104,7 +111,7 @@ class MF(FactorModel):
         "n_negatives": {"low": 1, "high": 16, "log": True},
     }
 
-    user_table_: Floats
+    user_table_: Table
     fold_in_map_: Floats
     epochs_: int
     best_epoch_: int
@@ -128,6 +135,7 @@ class MF(FactorModel):
         patience: int | None = 5,
         metric: str = "ndcg@20",
         recipe: Recipe | dict[str, Any] | None = None,
+        user_recipe: Recipe | dict[str, Any] | None = None,
         value_type: str = "fp32",
         fold_in_alpha0: float = 0.1,
         fold_in_reg: float = 1.0,
@@ -148,6 +156,7 @@ class MF(FactorModel):
         self.patience = patience
         self.metric = metric
         self.recipe = recipe
+        self.user_recipe = user_recipe
         self.value_type = value_type
         self.fold_in_alpha0 = fold_in_alpha0
         self.fold_in_reg = fold_in_reg
@@ -195,40 +204,45 @@ class MF(FactorModel):
         rng = np.random.default_rng(self.random_state)
         std = self.init_std / np.sqrt(self.dim)
         users, items = (new_side(n, self.dim, settings.optimiser, std, rng) for n in matrix.shape)
-        pruner = None if self.recipe is None else Pruner(Recipe.parse(self.recipe), self._size_of)
+        pruners = self._pruners(matrix)
         self.epochs_, self.best_epoch_, self.validation_ = 0, 0, []
         digest = training_digest(self.get_params(), *self._learned_from(interactions))
         if self._checkpoint is not None and (found := read_checkpoint(self._checkpoint, digest)):
             arrays, progress = found
             users, items = unpack_side("users", arrays), unpack_side("items", arrays)
-            if pruner is not None:
-                pruner.restore(arrays, progress["pruner"])
-            self._store(arrays["best.users"], arrays["best.items"], _kept_by(pruner), progress["best"])
+            pruners.restore(arrays, progress["pruners"])
+            self._store(arrays["best.users"], arrays["best.items"], pruners.kept, progress["best"])
             self.epochs_, self.validation_ = progress["epochs"], progress["validation"]
+        else:
+            users, items = pruners.start((users, items))
         while self.epochs_ < self.epochs and not self._is_stale():
-            last = users.values.copy(), items.values.copy()
+            last = users._replace(values=users.values.copy()), items._replace(values=items.values.copy())
             users, items = self._with_priors(users, items)
             run_epoch(sampler, self.epochs_, users, items, settings, self.n_jobs)
             if not (np.isfinite(users.values).all() and np.isfinite(items.values).all()):
                 if self._validation is None or self.best_epoch_ == 0:
-                    self._keep(*last, _kept_by(pruner), self.epochs_)
+                    self._keep(*last, pruners.kept, self.epochs_)
                 raise DataError(
                     f"MF diverged in epoch {self.epochs_ + 1} (loss {self.loss}, optimiser {self.optimiser}, "
                     f"learning_rate {self.learning_rate}, reg {self.reg}); the model keeps epoch {self.best_epoch_}. "
                     "Lower learning_rate."
                 )
             self.epochs_ += 1
-            if pruner is not None:
-                items = self._prune(pruner, sampler, users, items)
-            self._judge(users, items, pruner)
+            users, items = pruners.step((users, items), self.epochs_, self.epochs_ / self.epochs)
+            self._judge(users, items, pruners)
             if self._checkpoint is not None:
                 arrays = pack_side("users", users) | pack_side("items", items)
-                arrays |= {"best.users": self.user_table_, "best.items": self.item_table_.to_dense()}
+                arrays |= {"best.users": self.user_table_.to_dense(), "best.items": self.item_table_.to_dense()}
+                masks, told = pruners.state()
                 progress = {"epochs": self.epochs_, "validation": self.validation_, "best": self.best_epoch_}
-                if pruner is not None:
-                    masks, progress["pruner"] = pruner.state()
-                    arrays |= masks
-                write_checkpoint(self._checkpoint, arrays, progress, digest)
+                write_checkpoint(self._checkpoint, arrays | masks, progress | {"pruners": told}, digest)
+
+    def _pruners(self, matrix: sp.csr_array) -> Pruners:
+        users, items = (
+            None if recipe is None else Pruner(Recipe.parse(recipe), partial(_size_of, value_type=value_type))
+            for recipe, value_type in ((self.user_recipe, "fp32"), (self.recipe, self.value_type))
+        )
+        return Pruners((users, items), matrix, self.random_state)
 
     def _learned_from(self, interactions: Interactions) -> tuple[sp.csr_array, ...]:
         """What a checkpoint must belong to."""
@@ -242,63 +256,46 @@ class MF(FactorModel):
         """Say what rows decay towards in the next epoch: zero, unless a subclass knows better."""
         return users, items
 
-    def _judge(self, users: Side, items: Side, pruner: Pruner | None) -> None:
+    def _judge(self, users: Side, items: Side, pruners: Pruners) -> None:
         """Keep this epoch unless an earlier one was better on validation; a recipe always ends with its last."""
         metric: float | None = None
         best = {name: getattr(self, name) for name in self._of_an_epoch} if self.best_epoch_ else None
         if self._validation is not None or self._checkpoint is not None or self.epochs_ == self.epochs:
-            self._keep(users.values, items.values, _kept_by(pruner), self.epochs_)
+            self._keep(users, items, pruners.kept, self.epochs_)
         if self._validation is not None:
             from recsparse.evaluation import per_user, rank_targets  # noqa: PLC0415 (evaluation needs models)
 
             ranking = rank_targets(self, self._validation.history, self._validation.target, n_jobs=self.n_jobs)
             metric = float(np.nanmean(per_user(ranking, self.metric)))
-            if best is not None and pruner is None and metric <= self.validation_[best["best_epoch_"] - 1]:
+            if best is not None and not pruners and metric <= self.validation_[best["best_epoch_"] - 1]:
                 self.__dict__.update(best)
             self.validation_.append(metric)
         if self._on_epoch is not None:
             self._on_epoch(self.epochs_, metric)
 
     def _is_stale(self) -> bool:
-        if self._validation is None or self.patience is None or self.recipe is not None:
+        if self._validation is None or self.patience is None:
+            return False
+        if self.recipe is not None or self.user_recipe is not None:
             return False
         return self.epochs_ - self.best_epoch_ >= self.patience
 
-    def _keep(self, users: Floats, items: Floats, kept: npt.NDArray[np.bool_] | None, epoch: int) -> None:
+    def _keep(self, users: Side, items: Side, kept: Kepts, epoch: int) -> None:
+        tables = whole(users), whole(items)
         if self.layers:
-            users, items = propagate(self.history_, users, items, self.layers)
-        self._store(users, items, kept, epoch)
+            tables = propagate(self.history_, *tables, self.layers)
+        self._store(*tables, kept, epoch)
 
-    def _store(self, users: Floats, items: Floats, kept: npt.NDArray[np.bool_] | None, epoch: int) -> None:
-        self.user_table_ = np.ascontiguousarray(users).copy()
+    def _store(self, users: Floats, items: Floats, kept: Kepts, epoch: int) -> None:
         # A dense table keeps the array it is given, and training goes on in this one.
-        self.item_table_ = pack(items.copy(), kept, value_type=self.value_type)
+        self.user_table_ = pack(users.copy(), kept[0])
+        self.item_table_ = pack(items.copy(), kept[1], value_type=self.value_type)
         self.fold_in_map_ = self._align()
         self.best_epoch_ = epoch
 
-    def _prune(self, pruner: Pruner, sampler: Sampler, users: Side, items: Side) -> Side:
-        """Let the recipe choose entries, and confine the items and their optimiser state to them."""
-
-        def gradients() -> Floats:
-            return bpr_gradient(self.history_, users.values, items.values, sampler.seed, self.epochs_)
-
-        def curvature() -> Floats:
-            raise ConfigError("MF has no least-squares curvature; use another criterion than loss-increase.")
-
-        loss = bpr_loss(self.history_, users.values, items.values, sampler.seed, self.epochs_)
-        evidence = Evidence(items.values, self.popularity_, gradients, curvature, loss)
-        values = pruner.step(evidence, self.epochs_ / self.epochs)
-        if values is not None:
-            items.values[:] = values
-            items = confine(items, pruner.support)
-        return items
-
-    def _size_of(self, kept: npt.NDArray[np.bool_]) -> int:
-        return choose_layout(Mask.from_dense(kept), value_type=self.value_type).nbytes
-
     def _represent(self, rows: Rows, histories: sp.csr_array, users: pa.Table | None = None) -> Floats:
-        queries = self.user_table_[np.maximum(rows, 0)]
-        strangers = np.flatnonzero(rows < 0)
+        queries: Floats = self.user_table_.lookup(rows)
+        strangers = np.flatnonzero((rows < 0) | ~queries.any(axis=1))
         if len(strangers):
             queries[strangers] = self._fold_in(sp.csr_array(histories[strangers]))
         return queries
@@ -317,17 +314,18 @@ class MF(FactorModel):
         """The linear map (D, D) that brings least-squares vectors closest to learned ones."""
         sample = aligned_users(np.diff(self.history_.indptr))
         regressed = self._regress(sp.csr_array(self.history_[sample])).astype(np.float64)
-        learned = self.user_table_[sample].astype(np.float64)
+        learned = self.user_table_.lookup(sample).astype(np.float64)
         return closest_map(regressed.T @ regressed, regressed.T @ learned)
 
     def _save_state(self, directory: Path) -> None:
         super()._save_state(directory)
-        save_tensors({"users": self.user_table_, "fold_in_map": self.fold_in_map_}, directory / USER_TABLE)
+        save_table(self.user_table_, directory / USER_TABLE)
+        save_tensors({"map": self.fold_in_map_}, directory / FOLD_IN)
 
     def _load_state(self, directory: Path) -> None:
         super()._load_state(directory)
-        tensors = load_tensors(directory / USER_TABLE, "users", "fold_in_map")
-        self.user_table_, self.fold_in_map_ = tensors["users"], tensors["fold_in_map"]
+        self.user_table_ = load_table(directory / USER_TABLE)
+        self.fold_in_map_ = load_tensors(directory / FOLD_IN, "map")["map"]
 
     def _check(self) -> None:
         for name, allowed in (("loss", LOSSES), ("optimiser", OPTIMISERS), ("negatives", NEGATIVES)):
@@ -342,12 +340,14 @@ class MF(FactorModel):
         for name in ("reg", "negative_weight", "fold_in_alpha0", "layers"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be at least 0.")
-        if self.recipe is not None and self.layers:
+        if self.dim > _MOST_COLUMNS:
+            raise ConfigError(f"dim is {self.dim}; it must be at most {_MOST_COLUMNS}.")
+        if (self.recipe is not None or self.user_recipe is not None) and self.layers:
             raise ConfigError("Propagation would fill in what a recipe prunes; set layers to 0 or leave out recipe.")
 
 
-def _kept_by(pruner: Pruner | None) -> npt.NDArray[np.bool_] | None:
-    return None if pruner is None else pruner.kept
+def _size_of(kept: npt.NDArray[np.bool_], value_type: str) -> int:
+    return choose_layout(Mask.from_dense(kept), value_type=value_type).nbytes
 
 
 def aligned_users(counts: npt.NDArray[Any]) -> npt.NDArray[np.int64]:

@@ -1,6 +1,7 @@
 """The tables of MF in training, and one epoch of stochastic gradient steps over them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -8,6 +9,7 @@ import scipy.sparse as sp
 
 from recsparse.kernels import sgd as kernels
 from recsparse.kernels.negatives import Known, known_items, mix
+from recsparse.kernels.sgd_epoch import train_groups
 from recsparse.models.checkpoint import Arrays
 from recsparse.parallel import for_ranges
 
@@ -81,19 +83,40 @@ def new_side(rows: int, dim: int, optimiser: int, std: float, rng: np.random.Gen
         _aligned(rows if stateful else 0, dim),
         _aligned(rows if adam else 0, dim),
         np.zeros(rows if adam else 0, dtype=np.int64),
-        np.zeros((0, dim), dtype=np.float32),
     )
 
 
-def confine(side: kernels.Side, kept: npt.NDArray[np.bool_] | None) -> kernels.Side:
-    """Keep weights and optimiser state only where ``kept``; everywhere for None."""
+def confine(side: kernels.Side, values: Floats, kept: npt.NDArray[np.bool_] | None) -> kernels.Side:
+    """Take ``values`` (R, D) and hold them, and the optimiser's state, only where ``kept``; everywhere for None."""
+    first, second = whole(side, side.first), whole(side, side.second)
     if kept is None:
-        return side._replace(mask=np.zeros((0, side.values.shape[1]), dtype=np.float32))
-    mask = kept.astype(np.float32)
-    for table in (side.values, side.first, side.second):
-        if len(table):
-            np.multiply(table, mask, out=table)
-    return side._replace(mask=mask)
+        return kernels.Side(_copied(values), _copied(first), _copied(second), side.steps, side.prior)
+    values, first, second = (table[kept][None, :] if len(table) else table for table in (values, first, second))
+    ptr = np.concatenate([[0], np.cumsum(np.count_nonzero(kept, axis=1), dtype=np.int64)])
+    columns = np.nonzero(kept)[1].astype(np.uint16)
+    return kernels.Side(values, first, second, side.steps, side.prior, ptr, columns, kept.shape[1])
+
+
+def whole(side: kernels.Side, table: Floats | None = None) -> Floats:
+    """The side's values, or another table of its shape, as (R, D), with zeros where nothing lives."""
+    table = side.values if table is None else table
+    if not side.dim or len(table) == 0:
+        return table
+    out = np.zeros((len(side.ptr) - 1, side.dim), dtype=np.float32)
+    out[rows_of(side), side.columns] = table[0]
+    return out
+
+
+def sparse(side: kernels.Side) -> Floats | sp.csr_array:
+    """The side's values: a packed one's as a CSR (R, D), whose entries are those that live."""
+    if not side.dim:
+        return side.values
+    return sp.csr_array((side.values[0], side.columns.astype(np.int32), side.ptr), (len(side.ptr) - 1, side.dim))
+
+
+def rows_of(side: kernels.Side) -> npt.NDArray[np.int64]:
+    """The row of each entry of a packed side."""
+    return np.repeat(np.arange(len(side.ptr) - 1), np.diff(side.ptr))
 
 
 def run_epoch(
@@ -109,7 +132,7 @@ def run_epoch(
     taken: list[int] = []
 
     def work(start: int, stop: int) -> None:
-        taken.append(kernels.train_groups(start, stop, epoch, sampler.known, users, items, settings, log_share))
+        taken.append(train_groups(start, stop, epoch, sampler.known, users, items, settings, log_share))
 
     n = len(epoch.users)
     step = max(1, n // (16 * kernels.BATCH)) * kernels.BATCH
@@ -124,11 +147,15 @@ def pack_side(name: str, side: kernels.Side) -> Arrays:
 
 def unpack_side(name: str, arrays: Arrays) -> kernels.Side:
     """What :func:`pack_side` gave, aligned again."""
-    tables = [arrays[f"{name}.{field}"] for field in kernels.Side._fields]
-    for at, table in enumerate(tables[:3]):
-        tables[at] = _aligned(*table.shape)
-        tables[at][:] = table
-    return kernels.Side(*tables)
+    found: dict[str, Any] = {field: arrays[f"{name}.{field}"] for field in kernels.Side._fields}
+    aligned = {field: _copied(found[field]) for field in ("values", "first", "second")}
+    return kernels.Side(**(found | aligned | {"dim": int(found["dim"][0])}))
+
+
+def _copied(table: Floats) -> Floats:
+    copy = _aligned(*table.shape)
+    copy[:] = table
+    return copy
 
 
 def _aligned(rows: int, dim: int) -> Floats:

@@ -131,7 +131,7 @@ def _settings_of(model: type[Recommender]) -> type[BaseModel]:
     """The types of a model's settings, as its constructor declares them; a recipe is checked where it is parsed."""
     fields: dict[str, Any] = {}
     for name, parameter in signature(model).parameters.items():
-        fields[name] = (Any if name == "recipe" else parameter.annotation, parameter.default)
+        fields[name] = (Any if name in ("recipe", "user_recipe") else parameter.annotation, parameter.default)
     return create_model("Settings", __config__=ConfigDict(extra="forbid", strict=True), **fields)
 
 
@@ -162,8 +162,9 @@ def _of(spec: ModelSpec, where: str) -> Iterator[Training]:
             if spec.ranks:
                 check_sharded(tried, f"{where}.params")
             model = make(spec.kind, {} if spec.ranks else tried, f"{where}.params")
-            if recipe := tried.get("recipe"):
-                _parse(recipe, f"{where}.params.")
+            for recipe in (tried.get("recipe"), tried.get("user_recipe")):
+                if recipe:
+                    _parse(recipe, f"{where}.params.")
             if "value_type" in params or (spec.value_types != ["fp32"] and "value_type" not in model.get_params()):
                 raise ConfigError(f"{where}.value_types: set it there, and only for models that have a packed table.")
         yield Training(spec.kind, params, candidates, tuple(spec.value_types), where, spec.ranks)

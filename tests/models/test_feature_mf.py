@@ -56,7 +56,8 @@ def test_weights_are_the_ridge_regression_of_the_rows(fitted: FeatureMF) -> None
     for table, design, weights, touched in (
         (fitted.item_table_.to_dense()[known], fitted.item_encoding_.encode(train.items).toarray()[known],
          fitted.item_weights_, X.sum(axis=0)[known] + drawn),
-        (fitted.user_table_, fitted.user_encoding_.encode(train.users).toarray(), fitted.user_weights_, X.sum(axis=1)),
+        (fitted.user_table_.to_dense(), fitted.user_encoding_.encode(train.users).toarray(), fitted.user_weights_,
+         X.sum(axis=1)),
     ):  # fmt: skip
         F = np.column_stack([np.ones(len(design)), design])
         gradient = F.T @ (touched[:, None] * (F @ weights - table)) + touched.mean() * weights
@@ -72,7 +73,7 @@ def test_without_a_pull_to_features_warm_rows_are_those_of_mf() -> None:
     settings = SETTINGS | {"epochs": 5}
     plain, same = MF(**settings).fit(train), FeatureMF(feature_reg=1e12, **settings).fit(train)
     np.testing.assert_allclose(same.item_table_.to_dense(), plain.item_table_.to_dense(), atol=1e-4)
-    np.testing.assert_allclose(same.user_table_, plain.user_table_, atol=1e-4)
+    np.testing.assert_allclose(same.user_table_.to_dense(), plain.user_table_.to_dense(), atol=1e-4)
 
 
 def test_a_strong_pull_brings_rows_to_what_features_say() -> None:
@@ -104,7 +105,7 @@ def test_a_cold_user_is_answered_by_features(fitted: FeatureMF) -> None:
 
 def test_users_with_a_history_are_folded_in_by_it_and_trained_ones_keep_their_rows(fitted: FeatureMF) -> None:
     train, _ = planted()
-    np.testing.assert_array_equal(fitted.queries(train), fitted.user_table_)
+    np.testing.assert_array_equal(fitted.queries(train), fitted.user_table_.to_dense())
     bare = Interactions(train.matrix, train.users.select(["user_id"]), train.items)
     np.testing.assert_array_equal(fitted.fold_in(train), fitted.fold_in(bare))
 
@@ -114,7 +115,7 @@ def test_a_user_without_training_interactions_has_the_row_that_features_say() ->
     rows = np.repeat(np.arange(N_USERS), np.diff(train.matrix.indptr))
     train = train.select_entries(rows != 7)
     model = FeatureMF(**SETTINGS | {"epochs": 3}).fit(train)
-    np.testing.assert_array_equal(model.user_table_[7], model.predict_users(train.users)[7])
+    np.testing.assert_array_equal(model.user_table_.to_dense()[7], model.predict_users(train.users)[7])
 
 
 def test_saved_with_features(fitted: FeatureMF, tmp_path: Path) -> None:

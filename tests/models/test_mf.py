@@ -3,6 +3,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +14,11 @@ from recsparse.errors import ConfigError, DataError, FormatError
 from recsparse.interactions.interactions import Interactions
 from recsparse.interactions.split import Holdout
 from recsparse.kernels import sgd as kernels
-from recsparse.kernels.negatives import known_items
+from recsparse.kernels.negatives import draw_rows, known_items
+from recsparse.kernels.packed_sgd import step_packed_groups
 from recsparse.models import MF
 from recsparse.models.lightgcn import propagate
-from recsparse.models.sgd_state import Sampler
+from recsparse.models.sgd_state import LOSSES, OPTIMISERS, Sampler, confine, new_side, run_epoch, whole
 from tests.models.contract import ModelContract
 from tests.models.known import checkerboard, checkerboard_matrix
 
@@ -33,6 +35,13 @@ class TestSquaredWithAdam(ModelContract):
     model = MF(
         dim=8, loss="squared", negatives="in-batch", n_negatives=3, optimiser="adam", learning_rate=0.01, epochs=150,
         n_jobs=1,
+    )  # fmt: skip
+
+
+class TestSparse(ModelContract):
+    model = MF(
+        dim=16, epochs=300, learning_rate=0.1, recipe={"density": 0.75, "schedule": "dynamic"},
+        user_recipe={"density": 0.75}, n_jobs=1,
     )  # fmt: skip
 
 
@@ -79,7 +88,7 @@ def test_no_negative_is_a_known_positive(negatives: str) -> None:
     pool = epoch.positives if epoch.in_batch else epoch.pool
     rows = np.empty(X.nnz * 4, dtype=np.int64)
     ends = np.empty(n, dtype=np.int64)
-    kernels.draw_rows(0, n, epoch.users, epoch.ptr, epoch.positives, sampler.known, pool, 0, len(pool), 3, epoch.seed,
+    draw_rows(0, n, epoch.users, epoch.ptr, epoch.positives, sampler.known, pool, 0, len(pool), 3, epoch.seed,
                       rows, ends, table)  # fmt: skip
     samples = rows[: ends[-1]].reshape(-1, 4)
     users = np.repeat(epoch.users, np.diff(np.concatenate([[0], ends])) // 4)
@@ -108,7 +117,7 @@ def test_popular_items_are_drawn_in_proportion() -> None:
     epoch = sampler.epoch(0)
     n = len(epoch.users)
     rows, ends = np.empty(X.nnz * 65, dtype=np.int64), np.empty(n, dtype=np.int64)
-    kernels.draw_rows(0, n, epoch.users, epoch.ptr, epoch.positives, sampler.known, epoch.pool, 0, len(epoch.pool), 64,
+    draw_rows(0, n, epoch.users, epoch.ptr, epoch.positives, sampler.known, epoch.pool, 0, len(epoch.pool), 64,
                       epoch.seed, rows, ends, np.zeros((4, 16), dtype=np.float32))  # fmt: skip
     users = np.repeat(epoch.users, np.diff(np.concatenate([[0], ends])) // 65)
     drawn = rows[: ends[-1]].reshape(-1, 65)[users >= 450][:, 1:]
@@ -196,7 +205,7 @@ def test_the_quick_path_takes_the_steps_of_the_general_one() -> None:
     for general in (False, True):
         U, V = (table.copy() for table in start)
         rows, ends = np.empty(2 * 16 * n, dtype=np.int64), np.empty(n, dtype=np.int64)
-        kernels.draw_rows(0, n, epoch.users, epoch.ptr, epoch.positives, sampler.known, epoch.pool, 0, len(epoch.pool),
+        draw_rows(0, n, epoch.users, epoch.ptr, epoch.positives, sampler.known, epoch.pool, 0, len(epoch.pool),
                           1, epoch.seed, rows, ends, V)  # fmt: skip
         empty, steps = np.zeros((0, 16), dtype=np.float32), np.zeros(0, dtype=np.int64)
         scores, pull, slope = (np.zeros(size, dtype=np.float32) for size in (32, 16, 16))
@@ -213,6 +222,102 @@ def test_the_quick_path_takes_the_steps_of_the_general_one() -> None:
         np.testing.assert_allclose(quick, general, atol=1e-5)
 
 
+@pytest.mark.parametrize("loss", ["bpr", "softmax", "squared"])
+@pytest.mark.parametrize("optimiser", ["sgd", "adagrad", "adam"])
+@pytest.mark.parametrize("packed", [(True, True), (True, False), (False, True)])
+def test_packed_tables_take_the_steps_of_whole_ones_where_they_live(
+    loss: str, optimiser: str, packed: tuple[bool, bool]
+) -> None:
+    rng = np.random.default_rng(0)
+    settings = kernels.Settings(LOSSES[loss], OPTIMISERS[optimiser], np.float32(0.05), np.float32(0.1), 2,
+                                np.float32(0.5))  # fmt: skip
+    sides, supports = [], []
+    for rows, is_packed in zip(blocks().shape, packed, strict=True):
+        side = new_side(rows, 24, settings.optimiser, 0.3, rng)
+        prior = rng.standard_normal((rows, 24)).astype(np.float32)
+        kept = rng.random((rows, 24)) < (0.3 if is_packed else 2)
+        kept[3] = not is_packed
+        sides.append(side._replace(prior=prior))
+        supports.append(kept)
+    packs = [confine(side._replace(steps=side.steps.copy()), side.values, kept if is_packed else None)
+             for side, kept, is_packed in zip(sides, supports, packed, strict=True)]  # fmt: skip
+    for side, kept in zip(sides, supports, strict=True):
+        side.values[:] *= kept
+    ends, log_share = np.array([9]), np.zeros(60, dtype=np.float32)
+    for _ in range(40):
+        user, rows = rng.integers(0, 200, 1), rng.permutation(60)[:9]
+        for users, items in (packs, sides):
+            scratch = [np.zeros(n, dtype=np.float32) for n in (9, 24, 24)]
+            step = step_packed_groups if users.dim or items.dim else kernels.step_groups
+            step(0, 1, user, rows, ends, users, items, settings, log_share, *scratch)
+        for side, kept in zip(sides, supports, strict=True):
+            for table in side[:3]:
+                if len(table):
+                    np.multiply(table, kept, out=table)
+    for pack, side in zip(packs, sides, strict=True):
+        np.testing.assert_allclose(whole(pack), side.values, atol=2e-4)
+        np.testing.assert_allclose(whole(pack, pack.first), side.first, atol=2e-4)
+        np.testing.assert_allclose(whole(pack, pack.second), side.second, atol=2e-4)
+
+
+def test_each_table_has_a_recipe_and_a_budget_of_its_own() -> None:
+    train, held = holdout()
+    recipes: dict[str, Any] = {
+        "recipe": {"density": 0.5, "schedule": "dynamic"},
+        "user_recipe": {"density": 0.25, "schedule": "dynamic", "allocation": "uniform"},
+    }
+    model = MF(dim=16, epochs=60, learning_rate=0.1, n_jobs=1, **recipes).fit(train, validation=held)
+    users, items = model.user_table_.to_dense(), model.item_table_.to_dense()
+    assert np.count_nonzero(users) == round(0.25 * users.size)
+    assert np.count_nonzero(items) == round(0.5 * items.size)
+    assert model.validation_[-1] > 0.4
+    assert MF(dim=16, epochs=5, user_recipe={"bytes": 3000}).fit(train).user_table_.nbytes <= 3000
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adagrad", "adam"])
+def test_a_dynamic_recipe_holds_its_budget_from_the_first_step_in_values_and_state(
+    optimiser: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[int] = []
+
+    def count(sampler: Sampler, number: int, users: kernels.Side, items: kernels.Side, *rest: Any) -> int:
+        for side in (users, items):
+            assert side.values.size == round(0.1 * (len(side.ptr) - 1) * 20)
+            assert side.first.size == (0 if optimiser == "sgd" else side.values.size)
+        held.append(sum(array.nbytes for side in (users, items) for array in side[:7]))
+        return run_epoch(sampler, number, users, items, *rest)
+
+    monkeypatch.setattr("recsparse.models.mf.run_epoch", count)
+    recipe = {"density": 0.1, "schedule": "dynamic"}
+    MF(dim=20, epochs=6, optimiser=optimiser, recipe=recipe, user_recipe=recipe).fit(blocks())
+    assert len(held) == 6
+    assert len(set(held)) == 1
+
+
+def test_a_restart_brings_every_entry_back() -> None:
+    recipe = {"density": 0.1, "schedule": {"kind": "gradual", "start": 0.0, "end": 0.8, "restarts": 1}}
+    model = MF(dim=16, epochs=10, recipe=recipe, n_jobs=1)
+    alive: list[int] = []
+    run = model.fit(
+        blocks(), validation=holdout()[1],
+        on_epoch=lambda *_: alive.append(np.count_nonzero(model.item_table_.to_dense())),
+    )  # fmt: skip
+    assert alive[2] < 0.3 * 60 * 16
+    assert alive[4] > 0.5 * 60 * 16
+    assert np.count_nonzero(run.item_table_.to_dense()) == round(0.1 * 60 * 16)
+
+
+def test_users_without_an_entry_are_folded_in() -> None:
+    train = holdout()[0]
+    model = MF(dim=16, epochs=20, n_jobs=1, user_recipe={"density": 0.5, "granularity": "row"}).fit(train)
+    gone = ~model.user_table_.to_dense().any(axis=1)
+    assert gone.sum() == round(0.5 * len(gone))
+    queries = model.queries(train)
+    np.testing.assert_array_equal(queries[~gone], model.user_table_.to_dense()[~gone])
+    np.testing.assert_allclose(queries[gone], model.fold_in(train)[gone], atol=1e-5)
+    assert queries[gone].any(axis=1).all()
+
+
 def test_exp_is_within_its_stated_error() -> None:
     x = np.linspace(-50, 50, 20_001).astype(np.float32)
     scores = np.stack([np.zeros_like(x), x], axis=1).ravel()
@@ -223,10 +328,10 @@ def test_exp_is_within_its_stated_error() -> None:
 def test_one_thread_gives_the_same_bytes() -> None:
     model = MF(dim=16, epochs=3, n_jobs=1, random_state=7)
     first, second = clone(model).fit(blocks()), clone(model).fit(blocks())
-    np.testing.assert_array_equal(first.user_table_, second.user_table_)
+    np.testing.assert_array_equal(first.user_table_.to_dense(), second.user_table_.to_dense())
     np.testing.assert_array_equal(first.item_table_.to_dense(), second.item_table_.to_dense())
     other = clone(model).set_params(random_state=8).fit(blocks())
-    assert (first.user_table_ != other.user_table_).any()
+    assert (first.user_table_.to_dense() != other.user_table_.to_dense()).any()
 
 
 def test_threads_learn_as_well() -> None:
@@ -243,7 +348,7 @@ def test_validation_keeps_the_best_epoch_and_stops() -> None:
     assert model.best_epoch_ == best
     assert model.epochs_ == best + 3 < 400
     again = MF(dim=16, epochs=best, learning_rate=0.2, reg=0.0, n_jobs=1).fit(train)
-    np.testing.assert_array_equal(model.user_table_, again.user_table_)
+    np.testing.assert_array_equal(model.user_table_.to_dense(), again.user_table_.to_dense())
     np.testing.assert_array_equal(model.item_table_.to_dense(), again.item_table_.to_dense())
 
 
@@ -299,7 +404,7 @@ def test_killed_and_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> N
     resumed = clone(model).fit(blocks(), checkpoint=path, on_epoch=lambda epoch, metric: epochs.append(epoch))
     assert 1 < epochs[0] <= 30
     whole = clone(model).fit(blocks())
-    np.testing.assert_array_equal(resumed.user_table_, whole.user_table_)
+    np.testing.assert_array_equal(resumed.user_table_.to_dense(), whole.user_table_.to_dense())
     np.testing.assert_array_equal(resumed.item_table_.to_dense(), whole.item_table_.to_dense())
 
 
@@ -317,7 +422,7 @@ def test_resumed_early_stopping_equals_an_uninterrupted_run(tmp_path: Path) -> N
     resumed = clone(model).fit(train, validation=held, checkpoint=tmp_path / "run")
     assert (resumed.epochs_, resumed.best_epoch_) == (whole.epochs_, whole.best_epoch_)
     assert resumed.validation_ == whole.validation_
-    np.testing.assert_array_equal(resumed.user_table_, whole.user_table_)
+    np.testing.assert_array_equal(resumed.user_table_.to_dense(), whole.user_table_.to_dense())
     np.testing.assert_array_equal(resumed.item_table_.to_dense(), whole.item_table_.to_dense())
 
 
@@ -328,7 +433,7 @@ def test_resumed_early_stopping_equals_an_uninterrupted_run(tmp_path: Path) -> N
 )  # fmt: skip
 def test_a_recipe_resumes_where_it_was(schedule: str, allocation: str, tmp_path: Path) -> None:
     recipe = {"density": 0.25, "schedule": schedule, "allocation": allocation}
-    model = MF(dim=16, epochs=30, recipe=recipe, optimiser="adagrad", n_jobs=1)
+    model = MF(dim=16, epochs=30, recipe=recipe, user_recipe=recipe, optimiser="adagrad", n_jobs=1)
     for stopped in (2, 11, 19):
 
         def stop(epoch: int, metric: float | None, stopped: int = stopped) -> None:
@@ -339,7 +444,7 @@ def test_a_recipe_resumes_where_it_was(schedule: str, allocation: str, tmp_path:
             clone(model).fit(blocks(), checkpoint=tmp_path / "run", on_epoch=stop)
     resumed = clone(model).fit(blocks(), checkpoint=tmp_path / "run")
     whole = clone(model).fit(blocks())
-    np.testing.assert_array_equal(resumed.user_table_, whole.user_table_)
+    np.testing.assert_array_equal(resumed.user_table_.to_dense(), whole.user_table_.to_dense())
     assert resumed.item_table_.nbytes == whole.item_table_.nbytes
     np.testing.assert_array_equal(resumed.item_table_.to_dense(), whole.item_table_.to_dense())
 
@@ -358,7 +463,7 @@ def test_a_user_with_everything_is_left_out_of_training() -> None:
     X = checkerboard_matrix().toarray()
     X[0] = 1
     model = MF(dim=8, epochs=3, n_jobs=1).fit(sp.csr_array(X))
-    assert np.isfinite(model.user_table_).all()
+    assert np.isfinite(model.user_table_.to_dense()).all()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,128 @@
+"""Stochastic gradient steps on packed tables: what :func:`recsparse.kernels.sgd.step_groups` does, on what lives.
+
+A row is short, so each of its entries is scored, weighed and stepped in one pass over it, and no array is sliced: a
+slice counts references, which takes longer than such a row.
+"""
+
+import numba as nb
+import numpy as np
+
+from recsparse.kernels.sgd import (
+    ADAGRAD,
+    BETA1,
+    BETA2,
+    EPSILON,
+    SGD,
+    SOFTMAX,
+    SQUARED,
+    exp,
+    weigh_bpr,
+    weigh_softmax,
+    weigh_squared,
+)
+
+
+@nb.njit(nogil=True, cache=True, inline="always")
+def span(row, ptr, dim):  # type: ignore[no-untyped-def]
+    """Where a row's entries start, and how many there are, of a packed table or of a whole one."""
+    if len(ptr):
+        return np.uint64(ptr[row]), ptr[row + 1] - ptr[row]
+    return np.uint64(row * dim), np.int64(dim)
+
+
+@nb.njit(nogil=True, cache=True, inline="always")
+def column_of(columns, at, k):  # type: ignore[no-untyped-def]
+    """The column of a row's ``k``-th entry, which stands at ``at``."""
+    return np.uint64(columns[at]) if len(columns) else np.uint64(k)
+
+
+@nb.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
+def unpack(values, columns, start, n, vector):  # type: ignore[no-untyped-def]
+    """Write a row with its zeros."""
+    for d in range(len(vector)):
+        vector[d] = 0
+    for k in range(n):
+        at = start + np.uint64(k)
+        vector[column_of(columns, at, k)] = values[at]
+
+
+@nb.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
+def score_rows(vector, values, ptr, columns, rows, begin, end, scores):  # type: ignore[no-untyped-def]
+    """Write the products of a user's vector and the table's rows ``rows[begin:end]``."""
+    for place in range(begin, end):
+        start, n = span(rows[place], ptr, len(vector))
+        score = np.float32(0)
+        for k in range(n):
+            at = start + np.uint64(k)
+            score += vector[column_of(columns, at, k)] * values[at]
+        scores[place - begin] = score
+
+
+@nb.njit(nogil=True, cache=True, fastmath=True, error_model="numpy", forceinline=True)
+def step_row(  # type: ignore[no-untyped-def]
+    values, first, second, steps, prior, columns, optimiser, rate, row, start, n, weight, reg, vector, pull, gather
+):
+    """Step a row's entries along ``weight * vector`` less their decay; ``pull`` gathers ``weight`` times them first."""
+    one = np.float32(1)
+    scale = scale2 = one
+    if len(steps):
+        steps[row] += 1
+        scale = one / (one - exp(np.float32(steps[row]) * np.float32(np.log(BETA1))))
+        scale2 = one / (one - exp(np.float32(steps[row]) * np.float32(np.log(BETA2))))
+    for k in range(n):
+        at = start + np.uint64(k)
+        column = column_of(columns, at, k)
+        value = values[at]
+        slope = weight * vector[column] - reg * value
+        if len(prior):
+            slope += reg * prior[row, column]
+        if gather:
+            pull[column] += weight * value
+        if optimiser == SGD:
+            values[at] = value + rate * slope
+        elif optimiser == ADAGRAD:
+            square = first[at] + slope * slope
+            first[at] = square
+            values[at] = value + rate * slope / (np.sqrt(square) + np.float32(EPSILON))
+        else:
+            mean = np.float32(BETA1) * first[at] + np.float32(1 - BETA1) * slope
+            square = np.float32(BETA2) * second[at] + np.float32(1 - BETA2) * slope * slope
+            first[at] = mean
+            second[at] = square
+            values[at] = value + rate * mean * scale / (np.sqrt(square * scale2) + np.float32(EPSILON))
+
+
+@nb.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
+def step_packed_groups(  # type: ignore[no-untyped-def]
+    start, stop, group_users, rows, ends, users, items, settings, log_share, scores, pull, vector
+):
+    """Take the steps of groups [start, stop) where at least one of the tables is packed."""
+    U, U1, U2, u_steps, u_prior, u_ptr, u_columns, _ = users
+    V, V1, V2, v_steps, v_prior, v_ptr, v_columns, _ = items
+    U, U1, U2, V, V1, V2 = U.ravel(), U1.ravel(), U2.ravel(), V.ravel(), V1.ravel(), V2.ravel()
+    loss, optimiser, rate, reg, negatives, negative_weight = settings
+    begin = 0
+    for group in range(start, stop):
+        user = group_users[group]
+        end = ends[group - start]
+        n = end - begin
+        first, many = span(user, u_ptr, len(pull))
+        unpack(U, u_columns, first, many, vector)
+        score_rows(vector, V, v_ptr, v_columns, rows, begin, end, scores)
+        if loss == SOFTMAX:
+            weigh_softmax(rows[begin:end], scores, n, negatives + 1, log_share)
+        elif loss == SQUARED:
+            weigh_squared(scores, n, negatives + 1, negative_weight)
+        else:
+            weigh_bpr(scores, n, negatives + 1)
+        for at in range(n):
+            row = rows[begin + at]
+            low, own = span(row, v_ptr, len(pull))
+            step_row(V, V1, V2, v_steps, v_prior, v_columns, optimiser, rate, row, low, own, scores[at], reg, vector,
+                     pull, True)  # fmt: skip
+        strength = reg * np.float32(n // (negatives + 1))
+        step_row(U, U1, U2, u_steps, u_prior, u_columns, optimiser, rate, user, first, many, np.float32(1), strength,
+                 pull, pull, False)  # fmt: skip
+        for d in range(len(pull)):
+            pull[d] = 0
+        begin = end
