@@ -1,7 +1,7 @@
 """Stochastic gradient steps on packed tables: what :func:`recsparse.kernels.sgd.step_groups` does, on what lives.
 
-A row is short, so each of its entries is scored, weighed and stepped in one pass over it, and no array is sliced: a
-slice counts references, which takes longer than such a row.
+A row is short: each of its entries is weighed and stepped in one pass over it, and the rows of a group in one call,
+without a slice, for calls and slices count references, which takes longer than such a row.
 """
 
 import numba as nb
@@ -58,41 +58,48 @@ def score_rows(vector, values, ptr, columns, rows, begin, end, scores):  # type:
         scores[place - begin] = score
 
 
-@nb.njit(nogil=True, cache=True, fastmath=True, error_model="numpy", forceinline=True)
-def step_row(  # type: ignore[no-untyped-def]
-    values, first, second, steps, prior, columns, optimiser, rate, row, start, n, weight, reg, vector, pull, gather
-):
-    """Step a row's entries along ``weight * vector`` less their decay; ``pull`` gathers ``weight`` times them first."""
+@nb.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
+def step_rows(  # type: ignore[no-untyped-def]
+    values, first, second, steps, prior, ptr, columns, optimiser, rate, rows, begin, end, weights, reg, vector, pull,
+    gather,
+):  # fmt: skip
+    """Step the entries of ``rows[begin:end]`` along their weight times ``vector``, less their decay.
+
+    With ``gather`` the weight times what they were is added to ``pull``.
+    """
     one = np.float32(1)
     scale = scale2 = one
-    if len(steps):
-        steps[row] += 1
-        scale = one / (one - exp(np.float32(steps[row]) * np.float32(np.log(BETA1))))
-        scale2 = one / (one - exp(np.float32(steps[row]) * np.float32(np.log(BETA2))))
-    for k in range(n):
-        at = start + np.uint64(k)
-        column = column_of(columns, at, k)
-        value = values[at]
-        slope = weight * vector[column] - reg * value
-        if len(prior):
-            slope += reg * prior[row, column]
-        if gather:
-            pull[column] += weight * value
-        if optimiser == SGD:
-            values[at] = value + rate * slope
-        elif optimiser == ADAGRAD:
-            square = first[at] + slope * slope
-            first[at] = square
-            values[at] = value + rate * slope / (np.sqrt(square) + np.float32(EPSILON))
-        else:
-            mean = np.float32(BETA1) * first[at] + np.float32(1 - BETA1) * slope
-            square = np.float32(BETA2) * second[at] + np.float32(1 - BETA2) * slope * slope
-            first[at] = mean
-            second[at] = square
-            values[at] = value + rate * mean * scale / (np.sqrt(square * scale2) + np.float32(EPSILON))
+    for place in range(begin, end):
+        row, weight = rows[place], weights[place - begin]
+        start, n = span(row, ptr, len(vector))
+        if len(steps):
+            steps[row] += 1
+            scale = one / (one - exp(np.float32(steps[row]) * np.float32(np.log(BETA1))))
+            scale2 = one / (one - exp(np.float32(steps[row]) * np.float32(np.log(BETA2))))
+        for k in range(n):
+            at = start + np.uint64(k)
+            column = column_of(columns, at, k)
+            value = values[at]
+            slope = weight * vector[column] - reg * value
+            if len(prior):
+                slope += reg * prior[row, column]
+            if gather:
+                pull[column] += weight * value
+            if optimiser == SGD:
+                values[at] = value + rate * slope
+            elif optimiser == ADAGRAD:
+                square = first[at] + slope * slope
+                first[at] = square
+                values[at] = value + rate * slope / (np.sqrt(square) + np.float32(EPSILON))
+            else:
+                mean = np.float32(BETA1) * first[at] + np.float32(1 - BETA1) * slope
+                square = np.float32(BETA2) * second[at] + np.float32(1 - BETA2) * slope * slope
+                first[at] = mean
+                second[at] = square
+                values[at] = value + rate * mean * scale / (np.sqrt(square * scale2) + np.float32(EPSILON))
 
 
-@nb.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
+@nb.njit(nogil=True, cache=True, error_model="numpy")
 def step_packed_groups(  # type: ignore[no-untyped-def]
     start, stop, group_users, rows, ends, users, items, settings, log_share, scores, pull, vector
 ):
@@ -103,10 +110,9 @@ def step_packed_groups(  # type: ignore[no-untyped-def]
     loss, optimiser, rate, reg, negatives, negative_weight = settings
     begin = 0
     for group in range(start, stop):
-        user = group_users[group]
         end = ends[group - start]
         n = end - begin
-        first, many = span(user, u_ptr, len(pull))
+        first, many = span(group_users[group], u_ptr, len(pull))
         unpack(U, u_columns, first, many, vector)
         score_rows(vector, V, v_ptr, v_columns, rows, begin, end, scores)
         if loss == SOFTMAX:
@@ -115,14 +121,12 @@ def step_packed_groups(  # type: ignore[no-untyped-def]
             weigh_squared(scores, n, negatives + 1, negative_weight)
         else:
             weigh_bpr(scores, n, negatives + 1)
-        for at in range(n):
-            row = rows[begin + at]
-            low, own = span(row, v_ptr, len(pull))
-            step_row(V, V1, V2, v_steps, v_prior, v_columns, optimiser, rate, row, low, own, scores[at], reg, vector,
-                     pull, True)  # fmt: skip
+        step_rows(V, V1, V2, v_steps, v_prior, v_ptr, v_columns, optimiser, rate, rows, begin, end, scores, reg,
+                  vector, pull, True)  # fmt: skip
+        scores[0] = 1
         strength = reg * np.float32(n // (negatives + 1))
-        step_row(U, U1, U2, u_steps, u_prior, u_columns, optimiser, rate, user, first, many, np.float32(1), strength,
-                 pull, pull, False)  # fmt: skip
+        step_rows(U, U1, U2, u_steps, u_prior, u_ptr, u_columns, optimiser, rate, group_users, group, group + 1, scores,
+                  strength, pull, pull, False)  # fmt: skip
         for d in range(len(pull)):
             pull[d] = 0
         begin = end
