@@ -52,7 +52,10 @@ class Epoch(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """What is minimised and how; the numbers are float32 so that the loops stay in single precision."""
+    """What is minimised and how; the numbers are float32 so that the loops stay in single precision.
+
+    Losses see scores times ``sharpness``, one over a temperature; with ``unit`` rows are kept at length 1.
+    """
 
     loss: int
     optimiser: int
@@ -60,6 +63,8 @@ class Settings(NamedTuple):
     reg: np.float32
     negatives: int
     negative_weight: np.float32
+    sharpness: np.float32 = np.float32(1)
+    unit: bool = False
 
 
 class Side(NamedTuple):
@@ -161,15 +166,15 @@ def step_pairs(start, stop, group_users, rows, ends, U, V, rate, reg, scores, pu
 
 
 @nb.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
-def score_rows(users, user, table, rows, scores):  # type: ignore[no-untyped-def]
-    """Write the products of a user's vector and the table's ``rows``."""
+def score_rows(users, user, table, rows, sharpness, scores):  # type: ignore[no-untyped-def]
+    """Write the products of a user's vector and the table's ``rows``, times ``sharpness``."""
     vector = users[user]
     for at in range(len(rows)):
         row = table[rows[at]]
         score = np.float32(0)
         for d in range(len(vector)):
             score += vector[d] * row[d]
-        scores[at] = score
+        scores[at] = sharpness * score
 
 
 @nb.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
@@ -273,18 +278,29 @@ def step_adam(values, means, squares, steps, row, slope, rate):  # type: ignore[
         values[row, d] += rate * mean * scale / (np.sqrt(square * scale2) + np.float32(EPSILON))
 
 
+@nb.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
+def normalise(flat, start, n):  # type: ignore[no-untyped-def]
+    """Bring the ``n`` entries from ``start`` on to length 1; zeros stay."""
+    square = np.float32(0)
+    for k in range(n):
+        square += flat[start + np.uint64(k)] * flat[start + np.uint64(k)]
+    factor = np.float32(1) / np.sqrt(square) if square > 0 else np.float32(0)
+    for k in range(n):
+        flat[start + np.uint64(k)] *= factor
+
+
 @nb.njit(nogil=True, cache=True, error_model="numpy")
 def step_groups(start, stop, group_users, rows, ends, users, items, settings, log_share, scores, pull, slope):  # type: ignore[no-untyped-def]
     """Take the steps of groups [start, stop) on whole tables, for any loss, optimiser and prior."""
     U, U1, U2, u_steps, u_prior, _, _, _ = users
     V, V1, V2, v_steps, v_prior, _, _, _ = items
-    loss, optimiser, rate, reg, negatives, negative_weight = settings
+    loss, optimiser, rate, reg, negatives, negative_weight, sharpness, unit = settings
     begin = 0
     for group in range(start, stop):
         user = group_users[group]
         own = rows[begin : ends[group - start]]
         begin = ends[group - start]
-        score_rows(U, user, V, own, scores)
+        score_rows(U, user, V, own, sharpness, scores)
         if loss == SOFTMAX:
             weigh_softmax(own, scores, len(own), negatives + 1, log_share)
         elif loss == SQUARED:
@@ -292,7 +308,7 @@ def step_groups(start, stop, group_users, rows, ends, users, items, settings, lo
         else:
             weigh_bpr(scores, len(own), negatives + 1)
         for at in range(len(own)):
-            pull_row(U, user, V, own[at], scores[at], reg, pull, slope)
+            pull_row(U, user, V, own[at], sharpness * scores[at], reg, pull, slope)
             if len(v_prior):
                 pull_to(v_prior, own[at], reg, slope)
             if optimiser == SGD:
@@ -301,6 +317,8 @@ def step_groups(start, stop, group_users, rows, ends, users, items, settings, lo
                 step_adagrad(V, V1, own[at], slope, rate)
             else:
                 step_adam(V, V1, V2, v_steps, own[at], slope, rate)
+            if unit:
+                normalise(V[own[at]], np.uint64(0), len(slope))
         strength = reg * np.float32(len(own) // (negatives + 1))
         decay(U, user, strength, pull)
         if len(u_prior):
@@ -311,5 +329,7 @@ def step_groups(start, stop, group_users, rows, ends, users, items, settings, lo
             step_adagrad(U, U1, user, pull, rate)
         else:
             step_adam(U, U1, U2, u_steps, user, pull, rate)
+        if unit:
+            normalise(U[user], np.uint64(0), len(pull))
         for d in range(len(pull)):
             pull[d] = 0

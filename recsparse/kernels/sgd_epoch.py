@@ -22,6 +22,7 @@ def train_groups(start, stop, epoch, known, users, items, settings, log_share): 
     pull = np.zeros(dim, dtype=np.float32)
     slope = np.empty(dim, dtype=np.float32)
     plain = settings.loss == BPR and run == 2 and settings.optimiser == SGD
+    plain = plain and settings.sharpness == 1 and not settings.unit
     for side in (users, items):
         plain = plain and not side.dim and not len(side.prior)
     looked_up = np.empty((0, 0), dtype=np.float32) if items.dim else items.values

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import scipy.sparse as sp
+from sklearn.preprocessing import normalize
 
 from recsparse.errors import ConfigError, DataError
 from recsparse.interactions.interactions import Interactions, Rows
@@ -58,12 +59,14 @@ class MF(FactorModel):
       popular negatives are not punished for being drawn often (Jean et al. 2015, eq. 8)
     - ``squared``: ``½ (1 - u·v_i)² + ½ negative_weight Σ_j (u·v_j)²``
 
-    plus ``½ reg ||row||²`` for each row of each sample. An epoch visits each known pair once, in groups of 16 pairs of
-    one user whose gradients are taken at the same user vector. With one thread the result is the same byte for byte;
-    with several it is not (lock-free). Users of the training data keep their learned vector. Others are folded in by
-    least squares on the item table, then by the linear map that brings training users' least-squares vectors closest to
-    their learned ones: on ML-1M, folded in that way, training users reach 0.201 NDCG@20 of the 0.202 that their own
-    vectors reach (0.13 without the map).
+    plus ``½ reg ||row||²`` for each row of each sample. With ``similarity="cosine"`` rows are kept at length 1, so
+    that ``u·v`` is the cosine of their angle, and losses see it divided by ``temperature``: ``softmax`` with it is the
+    loss of Wu et al. 2022, "On the effectiveness of sampled softmax loss for item recommendation". An epoch visits
+    each known pair once, in groups of 16 pairs of one user whose gradients are taken at the same user vector. With one
+    thread the result is the same byte for byte; with several it is not (lock-free). Users of the training data keep
+    their learned vector. Others are folded in by least squares on the item table, then by the linear map that brings
+    training users' least-squares vectors closest to their learned ones: on ML-1M, folded in that way, training users
+    reach 0.201 NDCG@20 of the 0.202 that their own vectors reach (0.13 without the map).
 
     Args:
         dim: columns, D.
@@ -71,6 +74,8 @@ class MF(FactorModel):
         negatives: drawn "uniform" over items, by "popularity", or "in-batch" (positives of 256 groups together).
         n_negatives: for each known pair.
         negative_weight: of the squared loss.
+        similarity: "dot", or "cosine" with rows of length 1, for which ``reg`` is best left at 0.
+        temperature: what losses divide scores by.
         optimiser: "sgd", "adagrad" or "adam"; state is a value (two for Adam) an entry.
         learning_rate: of the optimiser.
         reg: decay of the rows a sample touches.
@@ -128,6 +133,8 @@ class MF(FactorModel):
         negatives: Literal["uniform", "popularity", "in-batch"] = "uniform",
         n_negatives: int = 1,
         negative_weight: float = 1.0,
+        similarity: Literal["dot", "cosine"] = "dot",
+        temperature: float = 1.0,
         optimiser: Literal["sgd", "adagrad", "adam"] = "sgd",
         learning_rate: float = 0.05,
         reg: float = 0.01,
@@ -149,6 +156,8 @@ class MF(FactorModel):
         self.negatives = negatives
         self.n_negatives = n_negatives
         self.negative_weight = negative_weight
+        self.similarity = similarity
+        self.temperature = temperature
         self.optimiser = optimiser
         self.learning_rate = learning_rate
         self.reg = reg
@@ -199,11 +208,14 @@ class MF(FactorModel):
         sampler = Sampler.of(matrix, self.negatives, self.random_state, self._drawable())
         settings = Settings(
             LOSSES[self.loss], OPTIMISERS[self.optimiser], np.float32(self.learning_rate), np.float32(self.reg),
-            self.n_negatives, np.float32(self.negative_weight),
+            self.n_negatives, np.float32(self.negative_weight), np.float32(1 / self.temperature),
+            self.similarity == "cosine",
         )  # fmt: skip
         rng = np.random.default_rng(self.random_state)
         std = self.init_std / np.sqrt(self.dim)
         users, items = (new_side(n, self.dim, settings.optimiser, std, rng) for n in matrix.shape)
+        for side in (users, items) if settings.unit else ():
+            side.values[:] = normalize(side.values)
         pruners = self._pruners(matrix)
         self.epochs_, self.best_epoch_, self.validation_ = 0, 0, []
         digest = training_digest(self.get_params(), *self._learned_from(interactions))
@@ -282,6 +294,8 @@ class MF(FactorModel):
 
     def _keep(self, users: Side, items: Side, kept: Kepts, epoch: int) -> None:
         tables = whole(users), whole(items)
+        if self.similarity == "cosine":  # a recipe may just have shortened rows
+            tables = normalize(tables[0]), normalize(tables[1])
         if self.layers:
             tables = propagate(self.history_, *tables, self.layers)
         self._store(*tables, kept, epoch)
@@ -328,13 +342,18 @@ class MF(FactorModel):
         self.fold_in_map_ = load_tensors(directory / FOLD_IN, "map")["map"]
 
     def _check(self) -> None:
-        for name, allowed in (("loss", LOSSES), ("optimiser", OPTIMISERS), ("negatives", NEGATIVES)):
+        for name, allowed in (
+            ("loss", LOSSES),
+            ("optimiser", OPTIMISERS),
+            ("negatives", NEGATIVES),
+            ("similarity", ("dot", "cosine")),
+        ):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}.")
         for name in ("dim", "n_negatives", "epochs"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be at least 1.")
-        for name in ("learning_rate", "init_std", "fold_in_reg"):
+        for name in ("learning_rate", "init_std", "fold_in_reg", "temperature"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be above 0.")
         for name in ("reg", "negative_weight", "fold_in_alpha0", "layers"):

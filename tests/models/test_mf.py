@@ -148,8 +148,12 @@ def _is_known(*arguments: object) -> bool:
 
 
 @pytest.mark.parametrize("loss", ["bpr", "softmax", "squared"])
-@pytest.mark.parametrize(("negatives", "with_priors"), [(1, False), (3, False), (1, True)])
-def test_a_step_follows_the_gradient_of_the_loss(loss: str, negatives: int, with_priors: bool) -> None:
+@pytest.mark.parametrize(
+    ("negatives", "with_priors", "temperature"), [(1, False, 1), (3, False, 1), (1, True, 1), (3, False, 0.5)]
+)
+def test_a_step_follows_the_gradient_of_the_loss(
+    loss: str, negatives: int, with_priors: bool, temperature: float
+) -> None:
     rng = np.random.default_rng(0)
     u, V = rng.standard_normal(16), rng.standard_normal((negatives + 1, 16))
     log_share = np.log(rng.dirichlet(np.ones(negatives + 1)))
@@ -157,7 +161,7 @@ def test_a_step_follows_the_gradient_of_the_loss(loss: str, negatives: int, with
     priors = [with_priors * rng.standard_normal(table.shape) for table in (u[None], V)]
 
     def objective(u: np.ndarray, V: np.ndarray) -> float:
-        s = V @ u
+        s = V @ u / temperature
         if loss == "bpr":
             value = np.log1p(np.exp(s[1:] - s[0])).sum()
         elif loss == "softmax":
@@ -185,7 +189,8 @@ def test_a_step_follows_the_gradient_of_the_loss(loss: str, negatives: int, with
         for table, prior in zip((u[None], V), priors, strict=True)
     )
     code = {"bpr": kernels.BPR, "softmax": kernels.SOFTMAX, "squared": kernels.SQUARED}[loss]
-    settings = kernels.Settings(code, kernels.SGD, np.float32(rate), np.float32(reg), negatives, np.float32(weight))
+    settings = kernels.Settings(code, kernels.SGD, np.float32(rate), np.float32(reg), negatives, np.float32(weight),
+                                np.float32(1 / temperature))  # fmt: skip
     rows, ends = np.arange(negatives + 1), np.array([negatives + 1])
     scratch = [np.zeros(n, dtype=np.float32) for n in (negatives + 1, 16, 16)]
     kernels.step_groups(0, 1, np.zeros(1, dtype=np.int64), rows, ends, users, items, settings,
@@ -372,6 +377,20 @@ def test_divergence_names_the_epoch_and_keeps_the_last_good_state() -> None:
 
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adagrad", "adam"])
+@pytest.mark.parametrize("recipe", [None, {"density": 0.25, "schedule": {"kind": "gradual", "end": 0.6}}])
+def test_cosine_rows_have_length_one_and_learn(optimiser: str, recipe: dict[str, object] | None) -> None:
+    train, held = holdout()
+    model = MF(dim=16, epochs=40, loss="softmax", n_negatives=8, similarity="cosine", temperature=0.2, reg=0.0,
+               optimiser=optimiser, learning_rate=0.2 if optimiser == "adagrad" else 0.02, recipe=recipe,
+               user_recipe=recipe, n_jobs=1)  # fmt: skip
+    model.fit(train, validation=held)
+    for table in (model.user_table_, model.item_table_):
+        lengths = np.linalg.norm(table.to_dense(), axis=1)
+        np.testing.assert_allclose(lengths[lengths > 0], 1, atol=1e-5)
+    assert max(model.validation_) > 0.4
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adagrad", "adam"])
 def test_dead_entries_stay_zero_and_the_budget_is_met(optimiser: str) -> None:
     recipe = {"density": 0.25, "schedule": {"kind": "gradual", "start": 0.1, "end": 0.6}}
     train, held = holdout()
@@ -468,7 +487,8 @@ def test_a_user_with_everything_is_left_out_of_training() -> None:
 
 @pytest.mark.parametrize(
     "setting", [{"layers": -1}, {"loss": "mse"}, {"negatives": "all"}, {"optimiser": "lion"}, {"dim": 0}, {"epochs": 0},
-                {"learning_rate": 0.0}, {"reg": -1.0}, {"n_negatives": 0}],
+                {"learning_rate": 0.0}, {"reg": -1.0}, {"similarity": "angle"}, {"temperature": 0.0},
+                {"n_negatives": 0}],
 )  # fmt: skip
 def test_impossible_settings_are_refused(setting: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=f"{next(iter(setting))} is"):
