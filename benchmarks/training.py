@@ -16,10 +16,10 @@ are each contender's best on validation.
 start: seconds of a new process, kernels compiled before, to import recsparse and from ``fit`` to the end of the first
 epoch on 500 x 300 (a training itself of milliseconds): the least of five.
 
-cheaper: MF on ML-1M, one thread, both tables under a dynamic recipe of falling density, Adagrad. *held* is what the two
+cheaper: MF on ML-1M, one thread, Adagrad, both tables under a dynamic recipe of falling density. *held* is what the two
 tables take while an epoch trains: weights, optimiser state and where they stand. *peak* is the most that is allocated
 in fit: between epochs the gradients of all entries, by which what lives is chosen, and all of the data's pairs as well.
-Seconds are those of the epochs' steps alone, the least of them, and of whole epochs, on average.
+*step seconds* are those of an epoch's steps, densities taking turns, the least of five.
 """
 
 import json
@@ -46,7 +46,7 @@ from threadpoolctl import threadpool_limits
 from recsparse.interactions import Interactions
 from recsparse.kernels.sgd import Settings
 from recsparse.models import MF, mf
-from recsparse.models.sgd_state import Sampler, new_side, run_epoch
+from recsparse.models.sgd_state import Sampler, confine, new_side, run_epoch
 
 THREADS, ROUNDS = 2, 5
 RATE, REG = 0.05, 0.01
@@ -267,47 +267,61 @@ def start(folder: Path) -> dict[str, Any]:
 
 def cheaper(folder: Path) -> dict[str, Any]:
     matrix = ml_1m(folder)
+    densities = (1.0, 0.5, 0.25, 0.1, 0.05, 0.02)
     results: dict[str, Any] = {}
     for dim in (128, 512):
-        rows = {f"{density:g}": _fitted(matrix, dim, density) for density in (1.0, 0.5, 0.25, 0.1, 0.05, 0.02)}
-        for row in rows.values():
-            row["held over dense"] = row["held bytes"] / rows["1"]["held bytes"]
-            row["step seconds over dense"] = row["step seconds"] / rows["1"]["step seconds"]
-        results[f"dim {dim}"] = rows
+        rows = {density: _memory(matrix, dim, density) for density in densities}
+        running = {density: _steps(matrix, dim, density) for density in densities}
+        seconds = {density: min(times) for density, times in _in_turns(running).items()}
         for density, row in rows.items():
-            print(f"dim {dim}, density {density}: " + ", ".join(f"{key} {value:.4g}" for key, value in row.items()))
+            row |= {"step seconds": seconds[density], "step seconds over dense": seconds[density] / seconds[1.0],
+                    "held over dense": row["held bytes"] / rows[1.0]["held bytes"]}  # fmt: skip
+            print(f"dim {dim}, density {density}: " + ", ".join(f"{k} {v:.4g}" for k, v in row.items()), flush=True)
+        results[f"dim {dim}"] = {f"{density:g}": row for density, row in rows.items()}
     return results
 
 
-def _fitted(matrix: sp.csr_array, dim: int, density: float) -> dict[str, float]:
-    """What tables of a density take: memory of one training, seconds of another."""
-    recipe = None if density == 1 else {"density": density, "schedule": "dynamic"}
-    model = MF(dim, optimiser="adagrad", epochs=6, recipe=recipe, user_recipe=recipe, n_jobs=1)
+def _memory(matrix: sp.csr_array, dim: int, density: float) -> dict[str, float]:
+    """Bytes of a training of two epochs, one exchange between them."""
+    recipe = None if density == 1 else {"density": density, "schedule": {"kind": "dynamic", "end": 1.0}}
     held: list[int] = []
-    steps: list[float] = []
 
-    def timed(sampler: Any, number: int, users: Any, items: Any, *rest: Any) -> int:
+    def watched(sampler: Any, number: int, users: Any, items: Any, *rest: Any) -> int:
         held.append(sum(field.nbytes for side in (users, items) for field in side if isinstance(field, np.ndarray)))
-        start = time.perf_counter()
-        samples = run_epoch(sampler, number, users, items, *rest)
-        steps.append(time.perf_counter() - start)
-        return samples
+        return run_epoch(sampler, number, users, items, *rest)
 
-    mf.run_epoch = timed
-    try:
-        tracemalloc.start()
-        model.fit(matrix)
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        steps.clear()
-        ends: list[float] = []
-        model.fit(matrix, on_epoch=lambda *_: ends.append(time.perf_counter()))
-    finally:
-        mf.run_epoch = run_epoch
-    return {
-        "held bytes": max(held), "peak bytes": peak, "step seconds": min(steps),
-        "epoch seconds": (ends[-2] - ends[0]) / (len(ends) - 2),
-    }  # fmt: skip
+    mf.run_epoch = watched
+    tracemalloc.start()
+    start = time.perf_counter()
+    MF(dim, optimiser="adagrad", epochs=2, recipe=recipe, user_recipe=recipe, n_jobs=1).fit(matrix)
+    peak, seconds = tracemalloc.get_traced_memory()[1], time.perf_counter() - start
+    tracemalloc.stop()
+    mf.run_epoch = run_epoch
+    return {"held bytes": max(held), "peak bytes": peak, "seconds of the fit": seconds}
+
+
+def _steps(matrix: sp.csr_array, dim: int, density: float) -> Callable[[], float]:
+    rng = np.random.default_rng(0)
+    sampler = Sampler.of(matrix, "uniform", 0)
+    settings = Settings(0, 1, np.float32(RATE), np.float32(REG), 1, np.float32(1))
+    sides = [new_side(n, dim, settings.optimiser, 0.1 / np.sqrt(dim), rng) for n in matrix.shape]
+    if density < 1:
+        sides = [confine(side, side.values, rng.random(side.values.shape) < density) for side in sides]
+
+    def epoch() -> float:
+        start = time.perf_counter()
+        run_epoch(sampler, 0, sides[0], sides[1], settings, 1)
+        return time.perf_counter() - start
+
+    return epoch
+
+
+def _in_turns(running: dict[float, Callable[[], float]]) -> dict[float, list[float]]:
+    times: dict[float, list[float]] = {label: [] for label in running}
+    for _ in range(ROUNDS):
+        for label, epoch in running.items():
+            times[label].append(epoch())
+    return times
 
 
 def main() -> None:
