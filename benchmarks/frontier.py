@@ -47,7 +47,7 @@ DATASETS: dict[str, dict[str, Any]] = {
     },
     "gowalla": {
         "split": None, "headline": "ndcg@20", "dim": 128,
-        "tune": {"alpha0": [0.1, 0.3], "reg": [0.003, 0.007]},
+        "tune": {"alpha0": [0.003, 0.01, 0.03, 0.1], "reg": [0.001, 0.003, 0.007]},
         "dense": [2, 4, 8, 16, 32, 64, 128], "kept": [2, 4, 8, 16, 32],
     },
 }  # fmt: skip

@@ -147,7 +147,7 @@ def ml_1m(folder: Path) -> pd.DataFrame:
     return found
 
 
-def p1(name: str, pairs: pd.DataFrame, tune: dict[str, list[float]], seeds: int) -> list[Row]:
+def p1(name: str, pairs: pd.DataFrame, tune: dict[str, list[float]], seeds: int, wide: int | None = None) -> list[Row]:
     metrics = ["recall@20", "ndcg@20"]
     data = Interactions.from_frame(pairs[["user_id", "item_id"]])
     base = {"solver": "cg", "epochs": 10}
@@ -166,6 +166,10 @@ def p1(name: str, pairs: pd.DataFrame, tune: dict[str, list[float]], seeds: int)
             small = best(name, grid(IALS, base | {"dim": round(128 * density)}, **tune), first, "ndcg@20")
             pruned = clone(dense).set_params(recipe=element | {"density": density}, epochs=14)
             models += [(f"small dense, {sparsity}", small), (f"element, {sparsity}", pruned)]
+            if wide is not None:  # as many values an item, out of more columns
+                whole = best(name, grid(IALS, base | {"dim": wide}, **tune), first, "ndcg@20")
+                spread = clone(whole).set_params(recipe=element | {"density": density * 128 / wide}, epochs=14)
+                models.append((f"element of {wide} columns, {sparsity}", spread))
         for label, model in models:
             masks = {"training": known, HISTORY: None}
             found = tested(f"{name} {seed}", label, model, parts.train, test, metrics, masks)
@@ -267,7 +271,7 @@ def main() -> None:
         if name == "p1-ml-1m":
             rows = p1(name, ml_1m(folder), {"alpha0": [0.3, 1.0], "reg": [0.003, 0.007, 0.015]}, asked.seeds)
         elif name == "p1-gowalla":
-            rows = p1(name, gowalla(folder), {"alpha0": [0.01, 0.03], "reg": [0.003]}, 1)
+            rows = p1(name, gowalla(folder), {"alpha0": [0.003, 0.01, 0.03], "reg": [0.001, 0.003]}, 1, wide=512)
         elif name == "p2":
             rows = p2(folder)
         elif name == "p3":
