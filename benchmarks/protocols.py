@@ -160,14 +160,14 @@ def p1(name: str, pairs: pd.DataFrame, tune: dict[str, list[float]], seeds: int,
         known = Interactions(parts.train.matrix[in_training], test.history.users, parts.train.items)
         first = split(data, "50-25-25", seed=0)
         dense = best(name, grid(IALS, base | {"dim": 128}, **tune), first, "ndcg@20")
+        whole = None if wide is None else best(name, grid(IALS, base | {"dim": wide}, **tune), first, "ndcg@20")
         models: list[tuple[str, Recommender]] = [("dense", dense)]
         for density in (0.2, 0.1, 0.05):
             sparsity = f"{1 - density:.0%}".replace("%", " %")
             small = best(name, grid(IALS, base | {"dim": round(128 * density)}, **tune), first, "ndcg@20")
             pruned = clone(dense).set_params(recipe=element | {"density": density}, epochs=14)
             models += [(f"small dense, {sparsity}", small), (f"element, {sparsity}", pruned)]
-            if wide is not None:  # as many values an item, out of more columns
-                whole = best(name, grid(IALS, base | {"dim": wide}, **tune), first, "ndcg@20")
+            if whole is not None:  # as many values an item, out of more columns
                 spread = clone(whole).set_params(recipe=element | {"density": density * 128 / wide}, epochs=14)
                 models.append((f"element of {wide} columns, {sparsity}", spread))
         for label, model in models:

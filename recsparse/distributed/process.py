@@ -48,8 +48,9 @@ def joined(timeout: float, threads: int = 1) -> Iterator[tuple[int, int]]:
 def end_with_parent(by: signal.Signals) -> None:
     """Have the kernel send this process a signal when the one that started it is gone, killed or not; Linux only."""
     PR_SET_PDEATHSIG = 1
-    if hasattr(ctypes.CDLL(None), "prctl"):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, by)
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "prctl"):
+        libc.prctl(PR_SET_PDEATHSIG, by)
 
 
 def _meeting_point(rank: int, size: int, patience: timedelta) -> Store:

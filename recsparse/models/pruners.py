@@ -91,5 +91,6 @@ class Pruners:
         """Take up what :meth:`state` gave."""
         for name, pruner in zip(_NAMES, self.of, strict=True):
             if pruner is not None:
-                own = {key.removeprefix(f"{name}."): array for key, array in arrays.items() if key.startswith(name)}
+                start = f"{name}."
+                own = {key.removeprefix(start): array for key, array in arrays.items() if key.startswith(start)}
                 pruner.restore(own, progress[name])
