@@ -12,7 +12,7 @@ from recsparse.interactions.split import split
 from recsparse.models.ials import IALS
 from recsparse.report.choice import choose
 from recsparse.report.claims import claims_from_results
-from recsparse.report.costs import measure_costs, peak_memory
+from recsparse.report.costs import measure_costs
 from recsparse.report.effects import DenseReference, effects
 from recsparse.report.experiments import Pair, claims_from_experiments, cold_start, robustness
 from recsparse.report.results import Cost, Latency
