@@ -10,16 +10,14 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
-from recsparse.kernels.vector import prefetch
-
 BITS_PER_ITEM = 32
 """Filter bits for each known item: 3 % of unknown items need the exact search as well."""
 
 TRIES = 16
 """Draws before a sample is given up, for users who have nearly everything."""
 
-LINE = 16
-"""Floats in a cache line."""
+CANDIDATES = 64
+"""Draws at a time."""
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 
@@ -101,38 +99,50 @@ def is_known(item, items, low, end, bits, bits_start, bits_size, n_items):  # ty
     return low < end and items[low] == item
 
 
+@nb.njit(nogil=True, cache=True, inline="always")
+def draw(pool, first, size, word, candidates, many):  # type: ignore[no-untyped-def]
+    """Fill ``candidates`` with ``many`` draws number ``word`` and following, with replacement."""
+    for at in range(many):
+        drawn = mix((word + np.uint64(at)) * _STEP)
+        candidates[at] = pool[np.uint64(first) + (((drawn >> np.uint64(32)) * np.uint64(size)) >> np.uint64(32))]
+
+
 @nb.njit(nogil=True, cache=True)
-def draw_rows(start, stop, users, ptr, positives, known, pool, first, size, negatives, seed, rows, ends, table):  # type: ignore[no-untyped-def]
+def draw_rows(start, stop, users, ptr, positives, known, pool, first, size, negatives, seed, drawn, rows, ends):  # type: ignore[no-untyped-def]
     """Write the rows that groups [start, stop) train on: each positive, then its negatives out of a slice of ``pool``.
 
-    ``ends`` gets the end of each group's rows. A positive whose user has all of 16 draws is left out. The rows of
-    ``table`` are on their way into the cache by the time the last is drawn.
+    ``ends`` gets the end of each group's rows; ``drawn`` has room for a group's draws and ``CANDIDATES`` more. After 16
+    draws for each negative wanted, the positives still without theirs are left out. Candidates are drawn many at a
+    time and the unknown ones kept without a branch, of which a processor would guess wrong at every known one.
     """
     known_ptr, own_items, filter_ptr, bits, n_items = known
+    candidates = np.empty(CANDIDATES, dtype=np.int32)
     n = 0
     for group in range(start, stop):
         user = users[group]
         bits_start = filter_ptr[user]
         bits_size = filter_ptr[user + 1] - bits_start
-        low = known_ptr[user]
-        end = known_ptr[user + 1]
-        for entry in range(ptr[group], ptr[group + 1]):
-            positive = positives[entry]
-            rows[n] = positive
-            for column in range(0, table.shape[1], LINE):
-                prefetch(table, positive, column)
-            found = 0
-            for other in range(negatives):
-                word = mix((seed + np.uint64(entry * negatives + other)) * _STEP)
-                for _ in range(TRIES):
-                    item = pool[first + below(word, size)]
-                    if not is_known(item, own_items, low, end, bits, bits_start, bits_size, n_items):
+        low, end = known_ptr[user], known_ptr[user + 1]
+        wanted = (ptr[group + 1] - ptr[group]) * negatives
+        word = seed + np.uint64(ptr[group] * negatives * TRIES)
+        asked = found = 0
+        while found < wanted and asked < wanted * TRIES:
+            many = min(CANDIDATES, wanted * TRIES - asked, (wanted - found) * 3 // 2 + 2)
+            draw(pool, first, size, word + np.uint64(asked), candidates, many)
+            asked += many
+            if bits_size == n_items:
+                for at in range(many):
+                    bit = np.uint64(bits_start) + np.uint64(candidates[at])
+                    drawn[found] = candidates[at]
+                    found += 1 - np.int64((bits[bit >> np.uint64(3)] >> np.uint8(bit & np.uint64(7))) & np.uint8(1))
+            else:
+                for at in range(many):
+                    drawn[found] = candidates[at]
+                    if not is_known(candidates[at], own_items, low, end, bits, bits_start, bits_size, n_items):
                         found += 1
-                        rows[n + found] = item
-                        for column in range(0, table.shape[1], LINE):
-                            prefetch(table, item, column)
-                        break
-                    word = mix(word + _STEP)
-            if found == negatives:
-                n += 1 + negatives
+        for sample in range(min(found, wanted) // negatives):
+            rows[n] = positives[ptr[group] + sample]
+            for other in range(negatives):
+                rows[n + 1 + other] = drawn[sample * negatives + other]
+            n += 1 + negatives
         ends[group - start] = n

@@ -13,13 +13,9 @@ from recsparse.kernels.sgd import (
     BETA2,
     EPSILON,
     SGD,
-    SOFTMAX,
-    SQUARED,
     exp,
     normalise,
-    weigh_bpr,
-    weigh_softmax,
-    weigh_squared,
+    weigh,
 )
 
 
@@ -48,30 +44,30 @@ def unpack(values, columns, start, n, vector):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
-def score_rows(vector, values, ptr, columns, rows, begin, end, sharpness, scores):  # type: ignore[no-untyped-def]
-    """Write the products of a user's vector and the table's rows ``rows[begin:end]``, times ``sharpness``."""
+def score_rows(vector, values, ptr, columns, rows, begin, end, scores):  # type: ignore[no-untyped-def]
+    """Write the products of a user's vector and the table's rows ``rows[begin:end]``."""
     for place in range(begin, end):
         start, n = span(rows[place], ptr, len(vector))
         score = np.float32(0)
         for k in range(n):
             at = start + np.uint64(k)
             score += vector[column_of(columns, at, k)] * values[at]
-        scores[place - begin] = sharpness * score
+        scores[place - begin] = score
 
 
 @nb.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
 def step_rows(  # type: ignore[no-untyped-def]
-    values, first, second, steps, prior, ptr, columns, optimiser, rate, unit, rows, begin, end, weights, sharpness, reg,
-    vector, pull, gather,
+    values, first, second, steps, prior, ptr, columns, optimiser, rate, unit, rows, begin, end, weights, reg, vector,
+    pull, gather,
 ):  # fmt: skip
-    """Step the entries of ``rows[begin:end]`` along ``sharpness`` times weight times ``vector``, less their decay.
+    """Step the entries of ``rows[begin:end]`` along weight times ``vector``, less their decay.
 
     With ``gather`` the weight times what they were is added to ``pull``.
     """
     one = np.float32(1)
     scale = scale2 = one
     for place in range(begin, end):
-        row, weight = rows[place], sharpness * weights[place - begin]
+        row, weight = rows[place], weights[place - begin]
         start, n = span(row, ptr, len(vector))
         if len(steps):
             steps[row] += 1
@@ -117,19 +113,14 @@ def step_packed_groups(  # type: ignore[no-untyped-def]
         n = end - begin
         first, many = span(group_users[group], u_ptr, len(pull))
         unpack(U, u_columns, first, many, vector)
-        score_rows(vector, V, v_ptr, v_columns, rows, begin, end, sharpness, scores)
-        if loss == SOFTMAX:
-            weigh_softmax(rows[begin:end], scores, n, negatives + 1, log_share)
-        elif loss == SQUARED:
-            weigh_squared(scores, n, negatives + 1, negative_weight)
-        else:
-            weigh_bpr(scores, n, negatives + 1)
+        score_rows(vector, V, v_ptr, v_columns, rows, begin, end, scores)
+        weigh(loss, rows, begin, scores, n, negatives + 1, negative_weight, log_share, sharpness)
         step_rows(V, V1, V2, v_steps, v_prior, v_ptr, v_columns, optimiser, rate, unit, rows, begin, end, scores,
-                  sharpness, reg, vector, pull, True)  # fmt: skip
+                  reg, vector, pull, True)  # fmt: skip
         scores[0] = 1
         strength = reg * np.float32(n // (negatives + 1))
         step_rows(U, U1, U2, u_steps, u_prior, u_ptr, u_columns, optimiser, rate, unit, group_users, group, group + 1,
-                  scores, np.float32(1), strength, pull, pull, False)  # fmt: skip
+                  scores, strength, pull, pull, False)  # fmt: skip
         for d in range(len(pull)):
             pull[d] = 0
         begin = end

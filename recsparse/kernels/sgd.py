@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsparse.kernels.negatives import below, mix
+from recsparse.kernels.strips import score_rows, step_rows
 from recsparse.kernels.vector import float_of
 
 GROUP = 16
@@ -92,23 +93,18 @@ class Side(NamedTuple):
 
 
 @nb.njit(nogil=True, cache=True)
-def arrange(order, user_of, start_of, stop_of, items, users, ptr, positives):  # type: ignore[no-untyped-def]
-    """Lay an epoch out: copy the groups' users and positives in their order."""
-    at = 0
-    for position in range(len(order)):
-        group = order[position]
-        users[position] = user_of[group]
-        ptr[position] = at
-        for entry in range(start_of[group], stop_of[group]):
-            positives[at] = items[entry]
-            at += 1
-    ptr[len(order)] = at
+def arrange(start, stop, order, start_of, ptr, items, positives):  # type: ignore[no-untyped-def]
+    """Lay an epoch out: copy the positives of groups [start, stop) of the order, which begin at ``start_of``."""
+    for position in range(start, stop):
+        first = start_of[order[position]]
+        for at in range(ptr[position], ptr[position + 1]):
+            positives[at] = items[first + at - ptr[position]]
 
 
 @nb.njit(nogil=True, cache=True)
-def shuffle_within(ptr, items, seed):  # type: ignore[no-untyped-def]
-    """Shuffle each user's items in place (Fisher and Yates)."""
-    for user in range(len(ptr) - 1):
+def shuffle_within(start, stop, ptr, items, seed):  # type: ignore[no-untyped-def]
+    """Shuffle the items of users [start, stop) in place, each user's own (Fisher and Yates)."""
+    for user in range(start, stop):
         first = ptr[user]
         for entry in range(ptr[user + 1] - 1, first, -1):
             other = first + below(mix(seed + np.uint64(entry)), entry - first + 1)
@@ -131,53 +127,6 @@ def exp(x):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
-def step_pairs(start, stop, group_users, rows, ends, U, V, rate, reg, scores, pull):  # type: ignore[no-untyped-def]
-    """BPR with one negative by plain SGD on whole tables: what :func:`step_groups` does, in a third less time."""
-    dim = U.shape[1]
-    keep = np.float32(1) - rate * reg
-    begin = 0
-    for group in range(start, stop):
-        end = ends[group - start]
-        vector = U[group_users[group]]
-        for at in range(begin, end):
-            row = V[rows[at]]
-            score = np.float32(0)
-            for d in range(dim):
-                score += vector[d] * row[d]
-            scores[at - begin] = score
-        pairs = (end - begin) // 2
-        for pair in range(pairs):
-            weight = np.float32(1) / (np.float32(1) + exp(scores[2 * pair] - scores[2 * pair + 1]))
-            scores[2 * pair] = weight
-            scores[2 * pair + 1] = -weight
-        for at in range(begin, end):
-            row = V[rows[at]]
-            weight = scores[at - begin]
-            reach = rate * weight
-            for d in range(dim):
-                value = row[d]
-                pull[d] += weight * value
-                row[d] = keep * value + reach * vector[d]
-        keep_user = np.float32(1) - rate * reg * np.float32(pairs)
-        for d in range(dim):
-            vector[d] = keep_user * vector[d] + rate * pull[d]
-            pull[d] = 0
-        begin = end
-
-
-@nb.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
-def score_rows(users, user, table, rows, sharpness, scores):  # type: ignore[no-untyped-def]
-    """Write the products of a user's vector and the table's ``rows``, times ``sharpness``."""
-    vector = users[user]
-    for at in range(len(rows)):
-        row = table[rows[at]]
-        score = np.float32(0)
-        for d in range(len(vector)):
-            score += vector[d] * row[d]
-        scores[at] = sharpness * score
-
-
-@nb.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
 def weigh_bpr(scores, n, run):  # type: ignore[no-untyped-def]
     """Replace scores by minus the derivative of the sum over negatives of -log sigmoid(positive - negative).
 
@@ -194,13 +143,13 @@ def weigh_bpr(scores, n, run):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
-def weigh_softmax(rows, scores, n, run, log_share):  # type: ignore[no-untyped-def]
+def weigh_softmax(rows, begin, scores, n, run, log_share):  # type: ignore[no-untyped-def]
     """Replace scores by minus the derivative of -log softmax(score - log_share) at the positive."""
     for sample in range(n // run):
         first = sample * run
         highest = np.float32(-1e30)
         for at in range(first, first + run):
-            scores[at] -= log_share[rows[at]]
+            scores[at] -= log_share[rows[begin + at]]
             highest = max(highest, scores[at])
         mass = np.float32(0)
         for at in range(first, first + run):
@@ -222,21 +171,36 @@ def weigh_squared(scores, n, run, negative_weight):  # type: ignore[no-untyped-d
 
 
 @nb.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
+def weigh(loss, rows, begin, scores, n, run, negative_weight, log_share, sharpness):  # type: ignore[no-untyped-def]
+    """Replace a vector's products with ``n`` rows by what pulls each of them along it: minus the loss's derivative.
+
+    The rows' numbers are ``rows[begin:begin + n]``.
+    """
+    for at in range(n):
+        scores[at] *= sharpness
+    if loss == SOFTMAX:
+        weigh_softmax(rows, begin, scores, n, run, log_share)
+    elif loss == SQUARED:
+        weigh_squared(scores, n, run, negative_weight)
+    else:
+        weigh_bpr(scores, n, run)
+    for at in range(n):
+        scores[at] *= sharpness
+
+
+@nb.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
 def pull_row(users, user, table, item, weight, reg, pull, slope):  # type: ignore[no-untyped-def]
     """Write the gradient of one item's row, decay included; ``pull`` gathers the user's."""
-    vector = users[user]
-    row = table[item]
-    for d in range(len(vector)):
-        pull[d] += weight * row[d]
-        slope[d] = weight * vector[d] - reg * row[d]
+    for d in range(len(pull)):
+        pull[d] += weight * table[item, d]
+        slope[d] = weight * users[user, d] - reg * table[item, d]
 
 
 @nb.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
 def decay(users, user, reg, pull):  # type: ignore[no-untyped-def]
     """Add the decay to the user's gradient."""
-    vector = users[user]
-    for d in range(len(vector)):
-        pull[d] -= reg * vector[d]
+    for d in range(len(pull)):
+        pull[d] -= reg * users[user, d]
 
 
 @nb.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
@@ -295,34 +259,35 @@ def step_groups(start, stop, group_users, rows, ends, users, items, settings, lo
     U, U1, U2, u_steps, u_prior, _, _, _ = users
     V, V1, V2, v_steps, v_prior, _, _, _ = items
     loss, optimiser, rate, reg, negatives, negative_weight, sharpness, unit = settings
+    plain = optimiser == SGD and not unit and not len(v_prior)
+    keep = np.float32(1) - rate * reg
     begin = 0
     for group in range(start, stop):
         user = group_users[group]
-        own = rows[begin : ends[group - start]]
-        begin = ends[group - start]
-        score_rows(U, user, V, own, sharpness, scores)
-        if loss == SOFTMAX:
-            weigh_softmax(own, scores, len(own), negatives + 1, log_share)
-        elif loss == SQUARED:
-            weigh_squared(scores, len(own), negatives + 1, negative_weight)
+        end = ends[group - start]
+        n = end - begin
+        score_rows(V, rows, begin, end, U, user, scores)
+        weigh(loss, rows, begin, scores, n, negatives + 1, negative_weight, log_share, sharpness)
+        if plain:
+            step_rows(V, rows, begin, end, scores, U, user, pull, keep, rate)
         else:
-            weigh_bpr(scores, len(own), negatives + 1)
-        for at in range(len(own)):
-            pull_row(U, user, V, own[at], sharpness * scores[at], reg, pull, slope)
-            if len(v_prior):
-                pull_to(v_prior, own[at], reg, slope)
-            if optimiser == SGD:
-                step_sgd(V, own[at], slope, rate)
-            elif optimiser == ADAGRAD:
-                step_adagrad(V, V1, own[at], slope, rate)
-            else:
-                step_adam(V, V1, V2, v_steps, own[at], slope, rate)
-            if unit:
-                normalise(V[own[at]], np.uint64(0), len(slope))
-        strength = reg * np.float32(len(own) // (negatives + 1))
-        decay(U, user, strength, pull)
+            for at in range(n):
+                row = rows[begin + at]
+                pull_row(U, user, V, row, scores[at], reg, pull, slope)
+                if len(v_prior):
+                    pull_to(v_prior, row, reg, slope)
+                if optimiser == SGD:
+                    step_sgd(V, row, slope, rate)
+                elif optimiser == ADAGRAD:
+                    step_adagrad(V, V1, row, slope, rate)
+                else:
+                    step_adam(V, V1, V2, v_steps, row, slope, rate)
+                if unit:
+                    normalise(V[row], np.uint64(0), len(slope))
+        strength = reg * np.float32(n // (negatives + 1))
         if len(u_prior):
             pull_to(u_prior, user, strength, pull)
+        decay(U, user, strength, pull)
         if optimiser == SGD:
             step_sgd(U, user, pull, rate)
         elif optimiser == ADAGRAD:
@@ -333,3 +298,4 @@ def step_groups(start, stop, group_users, rows, ends, users, items, settings, lo
             normalise(U[user], np.uint64(0), len(pull))
         for d in range(len(pull)):
             pull[d] = 0
+        begin = end

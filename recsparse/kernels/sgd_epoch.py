@@ -3,9 +3,9 @@
 import numba as nb
 import numpy as np
 
-from recsparse.kernels.negatives import draw_rows
+from recsparse.kernels.negatives import CANDIDATES, draw_rows
 from recsparse.kernels.packed_sgd import step_packed_groups
-from recsparse.kernels.sgd import BATCH, BLOCK, BPR, GROUP, SGD, step_groups, step_pairs
+from recsparse.kernels.sgd import BATCH, BLOCK, GROUP, step_groups
 
 
 @nb.njit(nogil=True, cache=True, error_model="numpy")
@@ -17,15 +17,11 @@ def train_groups(start, stop, epoch, known, users, items, settings, log_share): 
     dim = users.dim if users.dim else users.values.shape[1]
     run = settings.negatives + 1
     rows = np.empty(BLOCK * GROUP * run, dtype=np.int64)
+    drawn = np.empty(GROUP * settings.negatives + CANDIDATES, dtype=np.int32)
     ends = np.empty(BLOCK, dtype=np.int64)
     scores = np.empty(GROUP * run, dtype=np.float32)
     pull = np.zeros(dim, dtype=np.float32)
     slope = np.empty(dim, dtype=np.float32)
-    plain = settings.loss == BPR and run == 2 and settings.optimiser == SGD
-    plain = plain and settings.sharpness == 1 and not settings.unit
-    for side in (users, items):
-        plain = plain and not side.dim and not len(side.prior)
-    looked_up = np.empty((0, 0), dtype=np.float32) if items.dim else items.values
     pool = epoch.positives if epoch.in_batch else epoch.pool
     first = 0
     size = len(pool)
@@ -38,15 +34,10 @@ def train_groups(start, stop, epoch, known, users, items, settings, log_share): 
             size = epoch.ptr[min(head + BATCH, len(epoch.users))] - first
         draw_rows(
             block, end, epoch.users, epoch.ptr, epoch.positives, known, pool, first, size, settings.negatives,
-            epoch.seed, rows, ends, looked_up,
+            epoch.seed, drawn, rows, ends,
         )  # fmt: skip
         samples += ends[end - block - 1] // run
-        if plain:
-            step_pairs(
-                block, end, epoch.users, rows, ends, users.values, items.values, settings.rate, settings.reg, scores,
-                pull,
-            )  # fmt: skip
-        elif users.dim or items.dim:
+        if users.dim or items.dim:
             step_packed_groups(
                 block, end, epoch.users, rows, ends, users, items, settings, log_share, scores, pull, slope
             )

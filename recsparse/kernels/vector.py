@@ -6,7 +6,7 @@ The vectors are LLVM's portable ones: AVX-512, AVX2 and NEON machines each get t
 from typing import Any
 
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 from numba.extending import intrinsic
 
 LANES = 64
@@ -84,21 +84,3 @@ def float_of(_typing: Any, _bits: Any) -> Any:
         return builder.bitcast(arguments[0], ir.FloatType())
 
     return types.float32(types.int32), generate
-
-
-@intrinsic
-def prefetch(_typing: Any, table: Any, _row: Any, _column: Any) -> Any:
-    """Start loading the cache line of ``table[row, column]``, which is about to be read and written."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        integer, byte = ir.IntType(32), ir.IntType(8).as_pointer()
-        view = context.make_array(signature.args[0])(context, builder, arguments[0])
-        place = list(arguments[1:])
-        pointer = cgutils.get_item_pointer(context, builder, signature.args[0], view, place, wraparound=False)
-        kind = ir.FunctionType(ir.VoidType(), [byte, integer, integer, integer])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        to_write, keep_close, data = integer(1), integer(3), integer(1)
-        builder.call(function, [builder.bitcast(pointer, byte), to_write, keep_close, data])
-        return context.get_dummy_value()
-
-    return types.void(table, types.int64, types.int64), generate

@@ -1,6 +1,7 @@
 """The tables of MF in training, and one epoch of stochastic gradient steps over them."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from recsparse.kernels import sgd as kernels
 from recsparse.kernels.negatives import Known, known_items, mix
 from recsparse.kernels.sgd_epoch import train_groups
 from recsparse.models.checkpoint import Arrays
-from recsparse.parallel import for_ranges
+from recsparse.parallel import for_ranges, share
 
 Floats = npt.NDArray[np.float32]
 
@@ -44,22 +45,23 @@ class Sampler:
         known = known_items(matrix.indptr, matrix.indices, matrix.shape[1])
         return cls(known, negatives, seed, np.arange(known.n_items, dtype=np.int32) if drawable is None else drawable)
 
-    def epoch(self, number: int) -> kernels.Epoch:
+    def epoch(self, number: int, n_jobs: int | None = 1) -> kernels.Epoch:
         """Lay out epoch ``number``: each user's items shuffled and cut into groups, the groups shuffled."""
         rng = np.random.default_rng([self.seed, number])
         seed = np.uint64(rng.integers(0, 2**63))
-        ptr = self.known.ptr
-        items = self.known.items.copy()
-        kernels.shuffle_within(ptr, items, seed)
-        counts = -(-np.diff(ptr) // kernels.GROUP)
+        known, items = self.known.ptr, self.known.items.copy()
+        share(partial(kernels.shuffle_within, ptr=known, items=items, seed=seed), len(known) - 1, n_jobs=n_jobs)
+        counts = -(-np.diff(known) // kernels.GROUP)
         users = np.repeat(np.arange(len(counts)), counts)
         within = np.arange(len(users)) - np.repeat(np.cumsum(counts) - counts, counts)
-        starts = ptr[users] + within * kernels.GROUP
-        stops = np.minimum(starts + kernels.GROUP, ptr[users + 1])
+        starts = known[users] + within * kernels.GROUP
+        sizes = np.minimum(kernels.GROUP, known[users + 1] - starts)
         order = rng.permutation(len(users))
-        laid = (np.empty_like(users), np.empty(len(users) + 1, dtype=np.int64), np.empty_like(items))
-        kernels.arrange(order, users, starts, stops, items, *laid)
-        return kernels.Epoch(*laid, self._pool(), self.negatives == "in-batch", np.uint64(mix(seed)))
+        ptr, positives = np.concatenate([[0], np.cumsum(sizes[order])]), np.empty_like(items)
+        arrange = partial(kernels.arrange, order=order, start_of=starts, ptr=ptr, items=items, positives=positives)
+        share(arrange, len(order), n_jobs=n_jobs)
+        in_batch = self.negatives == "in-batch"
+        return kernels.Epoch(users[order], ptr, positives, self._pool(), in_batch, np.uint64(mix(seed)))
 
     def log_share(self) -> Floats:
         """Log of the probability that a draw is this item, (I,); the correction of the sampled softmax."""
@@ -128,7 +130,8 @@ def run_epoch(
     With one thread the result is a function of the arguments, byte for byte. With several, threads may overwrite each
     other's steps on the same row (Niu et al., "Hogwild!", 2011); which ones differs from run to run.
     """
-    epoch, log_share = sampler.epoch(number), sampler.log_share()
+    epoch = sampler.epoch(number, n_jobs)
+    log_share = sampler.log_share() if settings.loss == kernels.SOFTMAX else np.zeros(0, dtype=np.float32)
     taken: list[int] = []
 
     def work(start: int, stop: int) -> None:

@@ -14,7 +14,7 @@ from recsparse.errors import ConfigError, DataError, FormatError
 from recsparse.interactions.interactions import Interactions
 from recsparse.interactions.split import Holdout
 from recsparse.kernels import sgd as kernels
-from recsparse.kernels.negatives import draw_rows, known_items
+from recsparse.kernels.negatives import CANDIDATES, draw_rows, known_items
 from recsparse.kernels.packed_sgd import step_packed_groups
 from recsparse.models import MF
 from recsparse.models.lightgcn import propagate
@@ -84,12 +84,12 @@ def test_no_negative_is_a_known_positive(negatives: str) -> None:
     sampler = Sampler.of(X, negatives, 0)
     epoch = sampler.epoch(0)
     n = len(epoch.users)
-    table = np.zeros((X.shape[1], 16), dtype=np.float32)
+    drawn = np.empty(16 * 3 + CANDIDATES, dtype=np.int32)
     pool = epoch.positives if epoch.in_batch else epoch.pool
     rows = np.empty(X.nnz * 4, dtype=np.int64)
     ends = np.empty(n, dtype=np.int64)
     draw_rows(0, n, epoch.users, epoch.ptr, epoch.positives, sampler.known, pool, 0, len(pool), 3, epoch.seed,
-                      rows, ends, table)  # fmt: skip
+                      drawn, rows, ends)  # fmt: skip
     samples = rows[: ends[-1]].reshape(-1, 4)
     users = np.repeat(epoch.users, np.diff(np.concatenate([[0], ends])) // 4)
     dense = X.toarray()
@@ -118,7 +118,7 @@ def test_popular_items_are_drawn_in_proportion() -> None:
     n = len(epoch.users)
     rows, ends = np.empty(X.nnz * 65, dtype=np.int64), np.empty(n, dtype=np.int64)
     draw_rows(0, n, epoch.users, epoch.ptr, epoch.positives, sampler.known, epoch.pool, 0, len(epoch.pool), 64,
-                      epoch.seed, rows, ends, np.zeros((4, 16), dtype=np.float32))  # fmt: skip
+                      epoch.seed, np.empty(16 * 64 + CANDIDATES, dtype=np.int32), rows, ends)  # fmt: skip
     users = np.repeat(epoch.users, np.diff(np.concatenate([[0], ends])) // 65)
     drawn = rows[: ends[-1]].reshape(-1, 65)[users >= 450][:, 1:]
     share = np.bincount(drawn.ravel(), minlength=4)[:3] / drawn.size
@@ -199,32 +199,40 @@ def test_a_step_follows_the_gradient_of_the_loss(
     np.testing.assert_allclose((items.values - V) / -rate, dV, atol=5e-3)
 
 
-def test_the_quick_path_takes_the_steps_of_the_general_one() -> None:
-    rng = np.random.default_rng(0)
-    X = blocks()
+@pytest.mark.parametrize("dim", [5, 16, 64, 101, 160])
+def test_strips_take_the_steps_of_a_row_by_row_loop(dim: int) -> None:
+    rng = np.random.default_rng(dim)
+    settings = kernels.Settings(kernels.BPR, kernels.SGD, np.float32(0.05), np.float32(0.01), 1, np.float32(1))
+    results = []
+    for by_row in (False, True):  # a prior of zeros changes nothing, and is not for strips
+        rng = np.random.default_rng(dim)
+        users, items = (new_side(n, dim, 0, 0.5, rng) for n in (3, 60))
+        rows = rng.integers(0, 60, 64)  # some more than once
+        if by_row:
+            items = items._replace(prior=np.zeros_like(items.values))
+        scratch = [np.zeros(n, dtype=np.float32) for n in (32, dim, dim)]
+        kernels.step_groups(0, 3, np.array([2, 0, 2]), rows, np.array([32, 44, 64]), users, items, settings,
+                            np.zeros(0, dtype=np.float32), *scratch)  # fmt: skip
+        results.append((users.values, items.values))
+    for strips, loop in zip(*results, strict=True):
+        np.testing.assert_allclose(strips, loop, atol=1e-5)
+
+
+def test_a_user_who_has_nearly_everything_loses_the_samples_that_found_no_negative() -> None:
+    X = sp.csr_array(np.ones((40, 50), dtype=np.float32))
+    X[1:, 0] = 0
+    X.eliminate_zeros()
     sampler = Sampler.of(X, "uniform", 0)
     epoch = sampler.epoch(0)
-    n = kernels.BLOCK
-    start = [rng.standard_normal((rows, 16)).astype(np.float32) for rows in X.shape]
-    results = []
-    for general in (False, True):
-        U, V = (table.copy() for table in start)
-        rows, ends = np.empty(2 * 16 * n, dtype=np.int64), np.empty(n, dtype=np.int64)
-        draw_rows(0, n, epoch.users, epoch.ptr, epoch.positives, sampler.known, epoch.pool, 0, len(epoch.pool),
-                          1, epoch.seed, rows, ends, V)  # fmt: skip
-        empty, steps = np.zeros((0, 16), dtype=np.float32), np.zeros(0, dtype=np.int64)
-        scores, pull, slope = (np.zeros(size, dtype=np.float32) for size in (32, 16, 16))
-        rate, reg = np.float32(0.05), np.float32(0.01)
-        if general:
-            settings = kernels.Settings(kernels.BPR, kernels.SGD, rate, reg, 1, np.float32(1))
-            sides = [kernels.Side(table, empty, empty, steps, empty) for table in (U, V)]
-            kernels.step_groups(0, n, epoch.users, rows, ends, *sides, settings, np.zeros(60, dtype=np.float32),
-                                scores, pull, slope)  # fmt: skip
-        else:
-            kernels.step_pairs(0, n, epoch.users, rows, ends, U, V, rate, reg, scores, pull)
-        results.append((U, V))
-    for quick, general in zip(*results, strict=True):
-        np.testing.assert_allclose(quick, general, atol=1e-5)
+    n = len(epoch.users)
+    rows, ends = np.empty(X.nnz * 2, dtype=np.int64), np.empty(n, dtype=np.int64)
+    draw_rows(0, n, epoch.users, epoch.ptr, epoch.positives, sampler.known, epoch.pool, 0, len(epoch.pool), 1,
+              epoch.seed, np.empty(16 + CANDIDATES, dtype=np.int32), rows, ends)  # fmt: skip
+    samples = rows[: ends[-1]].reshape(-1, 2)
+    users = np.repeat(epoch.users, np.diff(np.concatenate([[0], ends])) // 2)
+    assert not (users == 0).any(), "this one has all there is"
+    assert (samples[:, 1] == 0).all()
+    assert 0 < len(samples) < X.nnz
 
 
 @pytest.mark.parametrize("loss", ["bpr", "softmax", "squared"])
