@@ -1,7 +1,7 @@
 """The tables of MF in training, and one epoch of stochastic gradient steps over them."""
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -51,17 +51,23 @@ class Sampler:
         seed = np.uint64(rng.integers(0, 2**63))
         known, items = self.known.ptr, self.known.items.copy()
         share(partial(kernels.shuffle_within, ptr=known, items=items, seed=seed), len(known) - 1, n_jobs=n_jobs)
-        counts = -(-np.diff(known) // kernels.GROUP)
-        users = np.repeat(np.arange(len(counts)), counts)
-        within = np.arange(len(users)) - np.repeat(np.cumsum(counts) - counts, counts)
-        starts = known[users] + within * kernels.GROUP
-        sizes = np.minimum(kernels.GROUP, known[users + 1] - starts)
+        users, starts, sizes = self._groups
         order = rng.permutation(len(users))
         ptr, positives = np.concatenate([[0], np.cumsum(sizes[order])]), np.empty_like(items)
         arrange = partial(kernels.arrange, order=order, start_of=starts, ptr=ptr, items=items, positives=positives)
         share(arrange, len(order), n_jobs=n_jobs)
         in_batch = self.negatives == "in-batch"
         return kernels.Epoch(users[order], ptr, positives, self._pool(), in_batch, np.uint64(mix(seed)))
+
+    @cached_property
+    def _groups(self) -> tuple[npt.NDArray[np.int64], ...]:
+        """The user of each group, where it starts among the known items, and how many it has; in no random order."""
+        ptr = self.known.ptr
+        counts = -(-np.diff(ptr) // kernels.GROUP)
+        users = np.repeat(np.arange(len(counts)), counts)
+        within = np.arange(len(users)) - np.repeat(np.cumsum(counts) - counts, counts)
+        starts = ptr[users] + within * kernels.GROUP
+        return users, starts, np.minimum(kernels.GROUP, ptr[users + 1] - starts)
 
     def log_share(self) -> Floats:
         """Log of the probability that a draw is this item, (I,); the correction of the sampled softmax."""
