@@ -10,7 +10,7 @@ import numpy.typing as npt
 from recsparse.kernels.bits import RANK_SHIFT, popcount, rank, read, read_bits, write
 from recsparse.kernels.combinations import AT_ONCE, CHUNK
 from recsparse.kernels.decode import INT8, SLACK, code_bits, decode, decode_one, expand
-from recsparse.kernels.lanes import LANES, expand_singles, prefetch, write_zeros
+from recsparse.kernels.lanes import LANES, expand_singles, expand_wide_bytes, prefetch, write_zeros
 
 Floats = npt.NDArray[np.float32]
 
@@ -79,6 +79,9 @@ def spread(mask, width, codes, kind, start, factor, numbers, used, out, to):  # 
 
     They come from number ``start + used`` on of ``codes``, or where those are packed from ``numbers[used:]``.
     """
+    if kind == INT8 and width == CHUNK:
+        expand_wide_bytes(codes, start + used, factor, mask, out, to)
+        return used + popcount(mask)
     column = 0
     while column + LANES <= width:
         bits = (mask >> np.uint64(column)) & np.uint64((1 << LANES) - 1)
@@ -105,15 +108,14 @@ def admit(i, row, start, n, fits, n_numbers, dim, kind, codes, row_scales, place
     n = n if inside else np.int64(0)
     found[i] = n > 0
     at = np.uint64(i & (BATCH - 1)) * np.uint64(PLACE)
-    places[at] = row
+    places[at] = row if inside else np.int64(-1)
     places[at + np.uint64(1)] = start
     places[at + np.uint64(2)] = n
-    if n > 0:
-        first = start * code_bits(kind) >> 3
-        prefetch(codes, first)
-        prefetch(codes, first + (n * code_bits(kind) >> 3))
-        if len(row_scales) > 0:
-            prefetch(row_scales, row)
+    first = start * code_bits(kind) >> 3
+    prefetch(codes, first)
+    prefetch(codes, first + (n * code_bits(kind) >> 3))
+    if len(row_scales) > 0:
+        prefetch(row_scales, row)
     return 0 if inside else 1
 
 
@@ -155,7 +157,7 @@ def spread_rows(  # type: ignore[no-untyped-def]
     for i in range(batch, end):
         row, start, n, _ = place_of(i, places)
         to = i * dim
-        if n == 0:
+        if row < 0:
             clear(flat, to, dim)
             continue
         factor = row_factor(row, row_scales, lattice)

@@ -289,7 +289,7 @@ def gather_combination(  # type: ignore[no-untyped-def]
             outside += admit(i, row, start, n, fits, n_numbers, dim, kind, codes, row_scales, places, found)
         for i in range(batch, end):
             row, _, n, at = place_of(i, places)
-            if n == 0:
+            if row < 0:
                 continue
             note = np.uint64(mask_at(i, dim))
             for chunk in range(row * chunks, (row + 1) * chunks):
