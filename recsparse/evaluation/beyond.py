@@ -51,7 +51,7 @@ def novelty(lists: Lists, popularity: npt.NDArray[Any], n_users: int) -> PerUser
 
     The ones added keep an item that nobody had finite (Vargas and Castells 2011, eq. 5, without them).
     """
-    return _mean_over_lists(lists, -np.log2((popularity + 1.0) / (n_users + 1.0)))
+    return _mean_over_lists(lists, -np.log2((np.asarray(popularity, dtype=np.float64) + 1.0) / (n_users + 1.0)))
 
 
 def popularity_lift(lists: Lists, popularity: npt.NDArray[Any], history: sp.csr_array) -> PerUser:
@@ -140,7 +140,8 @@ def _agreement(lists: Lists, others: Lists) -> npt.NDArray[np.int64]:
 def _mean_over_lists(lists: Lists, values: npt.NDArray[Any]) -> PerUser:
     there = lists >= 0
     with np.errstate(invalid="ignore"):
-        mean: PerUser = np.where(there, values[np.maximum(lists, 0)], 0.0).sum(axis=1) / there.sum(axis=1)
+        total = np.where(there, values[np.maximum(lists, 0)], 0.0).sum(axis=1, dtype=np.float64)
+        mean: PerUser = total / there.sum(axis=1)
     return mean
 
 

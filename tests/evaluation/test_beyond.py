@@ -41,6 +41,15 @@ def test_novelty_and_lift_by_hand():
     assert np.isnan(lift[2])
 
 
+def test_counts_of_little_precision_are_summed_in_double():
+    popularity = np.array([2.0**24, 1.0, 1.0, 5.0], dtype=np.float32)
+    lists = np.array([[0, 1, 2]], dtype=np.int32)
+    history = sp.csr_array([[0, 0, 0, 1]])
+    assert beyond.popularity_lift(lists, popularity, history)[0] == (2**24 + 2) / 3 / 5 - 1
+    expected = -sum(math.log2((count + 1) / 8) for count in (2**24, 1, 1)) / 3
+    assert beyond.novelty(lists, popularity, n_users=7)[0] == pytest.approx(expected, rel=1e-14)
+
+
 def test_calibration_by_hand():
     features = sp.csr_array([[1, 0], [1, 1], [0, 1], [0, 0]], dtype=np.float32)
     history = sp.csr_array([[1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])  # p = (.75, .25), (0, 1), nothing

@@ -111,11 +111,14 @@ def test_comparisons_user_by_user(results, per_user):
     for one in results["comparisons"]:
         a, b = (values_of(per_user[label]["test"], headline) for label in (one["a"], one["b"]))
         gap = a - b
+        assert [one["mean_a"], one["mean_b"]] == pytest.approx([a.mean(), b.mean()], abs=1e-12)
         assert one["difference"] == pytest.approx(gap.mean(), abs=1e-12)
         assert [one["low"], one["high"]] == pytest.approx(interval(gap), abs=1e-12)
         assert (one["wins"], one["losses"]) == ((gap > 1e-15).sum(), (gap < -1e-15).sum())
         p.append(stats.ttest_rel(a, b).pvalue if gap.any() else 1.0)
         assert one["p_t"] == pytest.approx(p[-1], rel=1e-6)
+        ranked = np.where(abs(gap) > 1e-15, gap, 0)
+        assert one["p_wilcoxon"] == pytest.approx(stats.wilcoxon(ranked).pvalue if gap.any() else 1.0, rel=1e-6)
     order, worst = np.argsort(p), 0.0
     for place, at in enumerate(order):
         worst = max(worst, min(1.0, p[at] * (len(p) - place)))
@@ -304,35 +307,86 @@ def test_latencies_and_what_making_took(rich):
             assert row["cost"][name] == told[name]
 
 
-def test_what_is_said_of_every_row_s_lists(rich):
-    run, results = rich
-    pairs = {part: pd.read_parquet(run / f"audit/{part}.parquet") for part in ("train", "history")}
-    counts = pairs["train"].groupby(ITEM).size().reindex(range(ITEMS), fill_value=0).to_numpy()
-    own = pairs["history"].groupby(USER)[ITEM].agg(lambda items: counts[items].mean())
+def best_dense(results):
+    dense = [row for row in results["rows"] if row["family"] == "dense"]
+    return max(dense, key=lambda row: row["validation"][results["headline"]]["mean"])
+
+
+def features_of(run):
+    """Items x features, a column ``column=value`` each."""
     about = pd.read_parquet(run / "data/items.parquet").set_index(ITEM)
-    dense = next(row for row in results["rows"] if row["label"] == "iALS 6")
-    theirs = kept(run, dense, "lists").set_index(USER)["items"]
-    vectors = load_file(run / "models" / slug(dense) / "item_table.safetensors")
-    (values,) = (tensor for tensor in vectors.values() if tensor.size == ITEMS * 6)
-    unit = values.reshape(ITEMS, 6) / np.linalg.norm(values.reshape(ITEMS, 6), axis=1, keepdims=True)
-    row_of = {item: row for row, item in enumerate(about.index)}
-    upper = np.triu_indices(20, 1)
+    return about if about.columns.empty else pd.get_dummies(about, prefix_sep="=", dtype=float)
+
+
+def vectors_of(run, row):
+    """Item -> its vector in a packed table of fp32 values, dense or with rows left out (which are zero)."""
+    items = pd.read_parquet(run / "data/items.parquet")[ITEM].to_numpy()
+    values = load_file(run / "models" / slug(row) / "item_table.safetensors")["values.codes"].reshape(-1, row["dim"])
+    lost = run / "effects" / slug(row) / "pruned-items.parquet"
+    stays = ~np.isin(items, pd.read_parquet(lost)[ITEM] if lost.exists() else [])
+    vectors = np.zeros((len(items), row["dim"]))
+    vectors[stays] = values
+    return pd.DataFrame(vectors, index=items)
+
+
+def distance(vectors):
+    """Mean cosine distance of two different items of a list; those without a vector are left out."""
+    unit = vectors[vectors.any(axis=1)]
+    unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
+    return 1 - (unit @ unit.T)[np.triu_indices(len(unit), 1)].mean() if len(unit) > 1 else np.nan
+
+
+def biased_overlap(a, b, p=0.9):
+    """Webber, Moffat and Zobel 2010, eq. 30."""
+    shared = np.array([len({*a[:depth]} & {*b[:depth]}) for depth in range(1, len(a) + 1)])
+    depth = np.arange(1, len(a) + 1)
+    return shared[-1] / len(a) * p ** len(a) + (1 - p) / p * (shared / depth * p**depth).sum()
+
+
+def miscalibration(items, history, features):
+    """Steck 2018, eqs. 2, 3 and 6: an item's features share one unit."""
+    shares = features.div(features.sum(axis=1), axis=0)
+    p, q = (shares.loc[each].mean().to_numpy() for each in (history, items))
+    return sum(a * np.log(a / (0.99 * b + 0.01 * a)) for a, b in zip(p, q, strict=True) if a > 0)
+
+
+@pytest.mark.parametrize("which", ["finished", "rich"])
+def test_what_is_said_of_every_row_s_lists(which, request):
+    run = request.getfixturevalue(which)
+    run, results = run if which == "rich" else (run, request.getfixturevalue("results"))
+    train = pd.read_parquet(run / "audit/train.parquet")
+    history = pd.read_parquet(run / "audit/history.parquet").groupby(USER)[ITEM].agg(list)
+    features, n_users = features_of(run), train[USER].nunique()
+    counts = train.groupby(ITEM).size().reindex(features.index, fill_value=0)
+    dense = best_dense(results)
+    theirs, vectors = kept(run, dense, "lists").set_index(USER)["items"], vectors_of(run, dense)
     for row in results["rows"]:
-        lists = kept(run, row, "lists").set_index(USER)["items"]
-        place = np.array([[row_of[item] for item in items] for items in lists])
-        times = np.sort(np.bincount(np.concatenate(lists.to_numpy()), minlength=ITEMS))
-        alike = (about["genre"].to_numpy()[place][:, :, None] == about["genre"].to_numpy()[place][:, None, :]) * 0.5
-        alike += (about["mood"].to_numpy()[place][:, :, None] == about["mood"].to_numpy()[place][:, None, :]) * 0.5
-        close = np.einsum("uad,ubd->uab", unit[place], unit[place])
+        lists = kept(run, row, "lists").set_index(USER)["items"].map(list)
+        assert sorted(lists.index) == sorted(history.index)
+        assert not any({*items} & {*history[user]} for user, items in lists.items())
+        shown = lists.explode().value_counts().reindex(features.index, fill_value=0).sort_values().to_numpy()
+        share = shown[shown > 0] / shown.sum()
+        size = len(shown)
         expected = {
-            "coverage@20": (times > 0).mean(),
-            "gini@20": ((2 * np.arange(1, ITEMS + 1) - ITEMS - 1) * times).sum() / (ITEMS * times.sum()),
-            "popularity lift@20": np.mean([counts[items].mean() / own[user] - 1 for user, items in lists.items()]),
-            "distance by features@20": 1 - alike[:, *upper].mean(),
-            "distance by embeddings@20": 1 - close[:, *upper].mean(),
-            "overlap with dense@20": np.mean([len({*items} & {*theirs[user]}) / 20 for user, items in lists.items()]),
+            "coverage": (shown > 0).mean(),
+            "gini": ((2 * np.arange(1, size + 1) - size - 1) * shown).sum() / (size * shown.sum()),
+            "entropy": -(share * np.log(share)).sum() / np.log(size),
         }
-        assert {name: row["beyond"][name] for name in expected} == pytest.approx(expected, rel=1e-5), row["label"]
+        each = {
+            "novelty": lambda user, items: -np.log2((counts[items] + 1) / (n_users + 1)).mean(),
+            "popularity lift": lambda user, items: counts[items].mean() / counts[history[user]].mean() - 1,
+            "distance by embeddings": lambda user, items: distance(vectors.loc[items].to_numpy()),
+            "overlap with dense": lambda user, items: len({*items} & {*theirs[user]}) / 20,
+            "RBO with dense": lambda user, items: biased_overlap(items, list(theirs[user])),
+        }
+        if len(features.columns):
+            each["calibration error"] = lambda user, items: miscalibration(items, history[user], features)
+            each["distance by features"] = lambda user, items: distance(features.loc[items].to_numpy())
+        expected |= {name: np.nanmean([of(*line) for line in lists.items()]) for name, of in each.items()}
+        assert set(row["beyond"]) == {f"{name}@20" for name in expected}
+        for name, value in expected.items():
+            exact = 1e-5 if "embeddings" in name else 1e-12  # embeddings are float32
+            assert row["beyond"][f"{name}@20"] == pytest.approx(value, abs=exact), (row["label"], name)
 
 
 def test_claims_that_experiments_decide(rich):
@@ -369,19 +423,57 @@ def test_claims_that_experiments_decide(rich):
     gap = (lists["sparse"] - lists["dense"]).to_numpy()
     assert shown(gap) in found["evidence"]
     assert found["verdict"] == verdict(*interval(gap, 2000))
+    features = features_of(run)
     for label in ("sparse", "dense"):
-        there = np.unique(np.concatenate(lists[f"{label} items"].to_numpy()))
-        assert found["figures"][label]["coverage"] == len(there) / ITEMS
+        there = np.concatenate(lists[f"{label} items"].to_numpy())
+        times = np.sort(np.bincount(there, minlength=ITEMS))
+        gini = ((2 * np.arange(1, ITEMS + 1) - ITEMS - 1) * times).sum() / (ITEMS * times.sum())
+        assert found["figures"][label] == pytest.approx({"coverage": (times > 0).mean(), "gini": gini})
+        varied = [distance(features.loc[items].to_numpy()) for items in lists[f"{label} items"]]
+        assert lists[label].to_numpy() == pytest.approx(varied, abs=1e-12)
 
-    found, poles = claim(results, "Interpretability"), frames["interpretability"]
-    about = pd.read_parquet(run / "data/items.parquet").set_index(ITEM)
-    for label, purity in poles.groupby("table")["purity"].mean().items():
-        if found["figures"]:
-            assert found["figures"][label]["purity"] == pytest.approx(purity)
-    for pole in poles.itertuples():
-        column, value = pole.feature.split("=")
-        share, base = (about.loc[pole.items, column] == value).mean(), (about[column] == value).mean()
-        assert pole.purity == pytest.approx((share - base) / (1 - base))
+
+def purest(features, poles):
+    """Of every pole the purity of each feature among its items, (poles, features)."""
+    share, base = np.array([features[items].mean(axis=0) for items in poles]), features.mean(axis=0)
+    return (share - base) / (1 - base)
+
+
+def test_what_a_dimension_stands_for_against_shuffled_features(rich):
+    run, results = rich
+    found, features = claim(results, "Interpretability"), features_of(run)
+    told = pd.read_parquet(run / "effects/claims/interpretability.parquet")
+    labels = pd.read_parquet(run / "effects/claims/pair.parquet").iloc[0]
+    row_of = {item: row for row, item in enumerate(features.index)}
+    assert set(found["figures"]) == {"sparse", "dense"}
+    excess = {}
+    for name, figures in found["figures"].items():
+        vectors = vectors_of(run, next(row for row in results["rows"] if row["label"] == labels[name])).to_numpy()
+        poles = {}
+        for dim, sign in [(dim, sign) for dim in range(vectors.shape[1]) for sign in (1, -1)]:
+            strength = sign * vectors[:, dim]
+            strongest = np.argsort(-strength, kind="stable")[:20]
+            if strength[strongest[-1]] > 0:
+                poles[dim, sign] = strongest
+        purity = dict(zip(poles, purest(features.to_numpy(), poles.values()), strict=True))
+        lines = {(line.dim, line.sign): line for line in told[told["table"] == name].itertuples()}
+        assert set(lines) == set(poles)
+        for at, line in lines.items():
+            assert [row_of[item] for item in line.items] == list(poles[at])
+            assert line.purity == pytest.approx(purity[at].max())
+            assert line.purity == pytest.approx(purity[at][features.columns.get_loc(line.feature)])
+        rng = np.random.default_rng(0)
+        dealt = [features.to_numpy()[rng.permutation(len(features))] for _ in range(200)]
+        control = np.array([purest(each, poles.values()).max(axis=1).mean() for each in dealt])
+        true = np.mean([each.max() for each in purity.values()])
+        assert figures["purity"] == pytest.approx(true)
+        assert figures["control"] == pytest.approx(control.mean())
+        assert figures["p"] == pytest.approx((1 + (control >= true - 1e-12).sum()) / 201)
+        excess[name] = np.array([each.max() for each in purity.values()]) - control.mean()
+    test = stats.ttest_ind(excess["sparse"], excess["dense"], equal_var=False)
+    gap, (low, high) = excess["sparse"].mean() - excess["dense"].mean(), test.confidence_interval(0.95)
+    assert f"{signed(gap)} [{signed(low)}, {signed(high)}]" in found["evidence"]
+    assert found["verdict"] == verdict(low, high), "the sparse table is above its control"
 
 
 def test_claims_that_rows_decide(rich):
