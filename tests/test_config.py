@@ -113,7 +113,7 @@ def test_only_what_was_published_with_a_split_is_split_so(data: dict, options: d
         ({}, {"noise": [0.1]}, "evaluation.noise and evaluation.warm_up fit models again"),
         ({"params": {"output": "x"}}, {}, "models.0.params: output: the pipeline says where"),
         ({"params": {"negatives": 2}}, {}, "models.0.params: negatives: there is no such key"),
-        ({"params": {"items": {"budget": {"rows": 9}}}}, {}, "items.budget is for `recsparse train --ranks`"),
+        ({"params": {"items": {"budget": {"row": 9}}}}, {}, "models.0.params: items.budget.row: there is no such key"),
         ({"params": {"value_type": "int8"}}, {}, "models.0.value_types: set it there"),
     ],
 )
@@ -124,9 +124,21 @@ def test_what_a_sharded_model_of_a_pipeline_may_not_say(model: dict, evaluation:
         trainings(validate(RunConfig, document, "mine"))
 
 
-def test_a_sharded_model_is_called_by_what_is_kept_of_its_items() -> None:
-    params = {"dim": 16, "items": {"recipe": {"density": 0.25}}}
+@pytest.mark.parametrize(
+    ("items", "label", "family"),
+    [
+        ({"recipe": {"density": 0.25}}, "Sharded MF 16 element 4 int8", "element"),
+        ({"budget": {"rows": 1200}}, "Sharded MF 16 rows 1,200 int8", "row"),
+        (
+            {"budget": {"rows": 9, "utility": "norm", "fallback": "zero"}},
+            "Sharded MF 16 rows 9 norm zero int8",
+            "row",
+        ),
+    ],
+)
+def test_a_sharded_model_is_called_by_what_is_kept_of_its_items(items: dict, label: str, family: str) -> None:
+    params = {"dim": 16, "items": items}
     models = [{"kind": "mf", "ranks": 2, "params": params, "value_types": ["fp32", "int8"]}]
     [found] = trainings(RunConfig.model_validate({"name": "x", "data": {"source": "r.csv"}, "models": models}))
-    assert found.label_of("int8") == "Sharded MF 16 element 4 int8"
-    assert found.family_of("int8") == "element"
+    assert found.label_of("int8") == label
+    assert found.family_of("int8") == family

@@ -12,7 +12,8 @@ from sklearn.utils.validation import check_is_fitted
 from recsparse.interactions.interactions import Rows
 from recsparse.kernels.products import top_products
 from recsparse.models.base import Queries, Recommender, Scores
-from recsparse.tables import Table, load_table, pack, save_table
+from recsparse.tables import Mask, Table, load_table, pack, save_table
+from recsparse.tables.fallback import Mean
 
 ITEM_TABLE = "item_table.safetensors"
 
@@ -48,11 +49,20 @@ class FactorModel(Recommender):
         return top_products(queries, decode, n_items, k, excluded.indptr, excluded.indices)
 
     def repack(self, value_type: str) -> Self:
-        """A fitted copy whose item table is stored in another value type, without training again."""
+        """A fitted copy whose item table is stored in another value type, without training again.
+
+        Where one vector answers for all rows without an entry, as after a row budget, it goes on doing so.
+        """
         check_is_fitted(self, "item_table_")
         other = copy(self)
         other.set_params(value_type=value_type)
-        other.item_table_ = pack(self.item_table_.to_dense(), value_type=value_type)
+        table = self.item_table_
+        values, stored, unknown = table.to_dense(), table.row_counts() > 0, table.lookup([-1])[0]
+        if unknown.any() and (values[~stored] == unknown).all():  # what is not stored is not zero: rows stay whole
+            mask = Mask.from_rows(stored, table.shape[1])
+            other.item_table_ = pack(values, mask, layout="rows", value_type=value_type, fallback=Mean(unknown))
+        else:
+            other.item_table_ = pack(values, value_type=value_type)
         return other
 
     def _pair_scores(self, queries: Queries, which: Rows, items: Rows) -> Scores:

@@ -17,10 +17,7 @@ def check_sharded(params: dict[str, Any], where: str) -> None:
     """
     if given := sorted({"data", "output"} & params.keys()):
         raise ConfigError(f"{where}: {given[0]}: the pipeline says where its split and its models are; leave it out.")
-    if TrainConfig.parse({"data": ".", "output": ".", **params}, where).items.budget:
-        raise ConfigError(
-            f"{where}: items.budget is for `recsparse train --ranks`; a pipeline packs what recipes leave."
-        )
+    TrainConfig.parse({"data": ".", "output": ".", **params}, where)
 
 
 def fit_on_ranks(params: dict[str, Any], ranks: int, split: Path, output: Path, tell: Progress) -> MF:

@@ -32,7 +32,7 @@ def row_of(entry: Entry, measured: RowEvaluations) -> Row:
         table = model.item_table_
         rows, dim = table.shape
         stored = table.sparse if isinstance(table, FactoredTable) else table
-        kept = int(np.count_nonzero(stored.to_dense()))
+        kept = int(np.count_nonzero(stored.to_dense()[stored.row_counts() > 0]))  # not the fallback's
         row = {
             "layout": table.layout,
             "dim": dim,

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, create_model
 
 from recsparse.config import ModelSpec, RunConfig
+from recsparse.distributed import Budget
 from recsparse.errors import ConfigError
 from recsparse.models import Recommender
 from recsparse.models.factors import FactorModel
@@ -52,6 +53,8 @@ class Training:
         words = [*(["Sharded"] if self.ranks else []), _NAMES[self.kind]]
         if "dim" in self.params:
             words.append(str(self.params["dim"]))
+        if budget := self.budget:
+            words += _budget_words(budget)
         if recipe := self.recipe:
             words += _words(recipe, self.params.get("basis", self.params.get("dim", 1)))
         return " ".join(words)
@@ -61,6 +64,12 @@ class Training:
         """How the table becomes sparse."""
         recipe = (self.params.get("items", {}) if self.ranks else self.params).get("recipe")
         return None if recipe is None else Recipe.parse(recipe)
+
+    @property
+    def budget(self) -> Budget | None:
+        """The rows that the table of a sharded training must fit in."""
+        budget = self.params.get("items", {}).get("budget") if self.ranks else None
+        return None if budget is None else validate(Budget, budget, f"{self.where}.params.items.budget")
 
     def label_of(self, value_type: str) -> str:
         """The row's name."""
@@ -82,7 +91,7 @@ class Training:
             return "low-rank"
         if recipe := self.recipe:
             return recipe.granularity.kind
-        return "dense" if value_type == "fp32" else "quantised"
+        return "row" if self.budget else "dense" if value_type == "fp32" else "quantised"
 
 
 def _words(recipe: Recipe, dim: int) -> Iterator[str]:
@@ -98,6 +107,14 @@ def _words(recipe: Recipe, dim: int) -> Iterator[str]:
             yield part.kind
 
 
+def _budget_words(budget: Budget) -> Iterator[str]:
+    """How many rows there are, then what is not the default."""
+    yield f"rows {budget.rows:,}"
+    for value, usual in ((budget.utility, "frequency"), (budget.fallback, "mean")):
+        if value != usual:
+            yield value
+
+
 def trainings(config: RunConfig, where: str = "") -> list[Training]:
     """Every training of a pipeline file, in its order.
 
@@ -108,7 +125,8 @@ def trainings(config: RunConfig, where: str = "") -> list[Training]:
     labels = [training.label_of(each) for training in found for each in training.value_types]
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
         raise ConfigError(
-            f"{where}models: two rows would be called {twice[0]!r}; let them differ in kind, dim, recipe or value type."
+            f"{where}models: two rows would be called {twice[0]!r}; "
+            "let them differ in kind, dim, recipe, budget or value type."
         )
     if not any(issubclass(Recommender.of_kind(training.kind), FactorModel) for training in found):
         raise ConfigError(f"{where}models: none of them has an embedding table; add one that has, for example ials.")

@@ -52,6 +52,7 @@ def measure_costs(
 
     stored = table.sparse if isinstance(table, FactoredTable) else table
     dense = stored.to_dense()
+    dense[stored.row_counts() == 0] = 0.0  # not the fallback's vectors
     taken = {
         "convert": _once(lambda: pack(dense, value_type=stored.value_type, layout=stored.layout)),
         "load": _once(lambda: load_table(file).lookup(ids[0])),

@@ -7,6 +7,7 @@ import numpy as np
 
 from recsparse.errors import DataError
 from recsparse.tables.fallback import Ids
+from recsparse.tables.mask import Counts
 from recsparse.tables.packed import PackedTable
 from recsparse.tables.table import Table, like
 from recsparse.tables.values import Floats
@@ -69,6 +70,10 @@ class FactoredTable(Table):
         return cls(
             PackedTable.from_tensors(header["sparse"], tensors), PackedTable.from_tensors(header["basis"], basis)
         )
+
+    def row_counts(self) -> Counts:
+        """Stored entries of each row of S, int64 (R,)."""
+        return self.sparse.row_counts()
 
     def _gather(self, ids: Ids, out: Floats) -> None:
         np.matmul(self.sparse.lookup(ids), self._dense_basis(), out=out)

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from recsparse.errors import DataError
 from recsparse.tables.fallback import Ids
+from recsparse.tables.mask import Counts
 from recsparse.tables.table import Table
 from recsparse.tables.values import Floats
 
@@ -65,6 +66,10 @@ class ShardedTable(Table):
                 purpose, _, rest = name.partition(".")
                 named[f"{purpose}.{number}.{rest}"] = tensor
         return named
+
+    def row_counts(self) -> Counts:
+        """The shards', one after another."""
+        return np.concatenate([shard.row_counts() for shard in self.shards])
 
     def _gather(self, ids: Ids, out: Floats) -> None:
         shard = np.searchsorted(self.starts, ids, side="right") - 1

@@ -13,6 +13,7 @@ from recsparse.kernels.topk import NO_ITEM
 from recsparse.parallel import for_ranges
 from recsparse.tables.fallback import Ids
 from recsparse.tables.mapping import advise
+from recsparse.tables.mask import Counts
 from recsparse.tables.values import Floats, check_finite
 
 BLOCK_BYTES = 1 << 20
@@ -54,6 +55,10 @@ class Table(ABC):
     @abstractmethod
     def slice_rows(self, start: int, stop: int) -> "Table":
         """The table of rows ``start`` to ``stop``, numbered from 0."""
+
+    @abstractmethod
+    def row_counts(self) -> Counts:
+        """Stored entries of each row, int64 (R,)."""
 
     @property
     def nbytes(self) -> int:
