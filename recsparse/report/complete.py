@@ -55,7 +55,7 @@ def complete(
     """
     choice = choose(results)
     shown, dense = (choice.row.label, choice.reference.label), load(choice.reference.label)
-    reference = dense if isinstance(dense, FactorModel) else None
+    reference = dense if isinstance(dense, FactorModel) and choice.reference.family in DENSE else None
     beside = None if reference is None else DenseReference.of(reference, split.test, k)
     rows = []
     for row in results.rows:
@@ -78,7 +78,9 @@ def complete(
         model = load(sparse.label)
         if isinstance(model, FactorModel):
             pair = Pair(model, reference, split, results.headline)
-            claims += claims_from_experiments(pair, noise=noise, seeds=seeds, kept=kept.below("claims"))
+            tried = claims_from_experiments(pair, noise=noise, seeds=seeds, kept=kept.below("claims"))
+            who = f"{sparse.label} (sparse) against {choice.reference.label} (dense)."
+            claims += [one.model_copy(update={"experiment": f"{who} {one.experiment}"}) for one in tried]
             kept.below("claims").columns("pair", {"sparse": [sparse.label], "dense": [choice.reference.label]})
     return results.model_copy(update={"claims": claims})
 

@@ -126,7 +126,7 @@ def _tiles(results: Results, choice: Choice) -> list[dict[str, str]]:
         },
         {
             "value": f"{choice.times_smaller:.1f}×",
-            "what": "smaller than dense fp32",
+            "what": "smaller than dense fp32" if reference.family == "dense" else "smaller than the best table",
             "note": f"{reference.label}, {human_bytes(reference.bytes_per_item)} an item",
         },
         {

@@ -23,8 +23,11 @@ def to_markdown(results: Results) -> str:
         )
         lines.append("| " + " | ".join(cells) + " |")
     if results.claims:
-        lines += ["", "| claim | verdict | evidence |", "|---|---|---|"]
-        lines += [f"| {_text(one.claim)} | **{one.verdict}** | {_text(one.evidence)} |" for one in results.claims]
+        lines += ["", "| claim | verdict | evidence | how |", "|---|---|---|---|"]
+        lines += [
+            f"| {_text(one.claim)} | **{one.verdict}** | {_text(one.evidence)} | {_text(one.experiment)} |"
+            for one in results.claims
+        ]
     split, data = results.split, results.dataset
     counts = f"{data.users:,} users, {data.items:,} items, {data.interactions:,} interactions"
     lines += ["", f"{_text(data.title or data.name)}: {counts}. {_text(split.protocol)}: {_text(split.description)}"]

@@ -112,13 +112,14 @@ def verdict(results: Results, choice: Choice) -> tuple[str, list[str]]:
 
 
 def _without_table(results: Results, row: Row) -> str:
-    """What does better and needs no table at all."""
+    """What does better without an embedding table."""
     ours = row.metrics[results.headline].mean
     better = [other for other in results.rows if not other.bytes_total and other.metrics[results.headline].mean > ours]
     if not better:
         return ""
     best = max(better, key=lambda other: other.metrics[results.headline].mean)
-    reached = f"{best.label}, which has no table, reaches {interval(best.metrics[results.headline])}"
+    has = "has an item-by-item matrix and no table" if best.family == "item-item" else "has no table"
+    reached = f"{best.label}, which {has}, reaches {interval(best.metrics[results.headline])}"
     if best.family == "popularity":
         return f"Think again: {reached}, more than what ships. No table here earns its bytes."
     return f"{reached}."
@@ -155,9 +156,14 @@ def _elsewhere(row: Row, reference: Row, headline: str) -> str:
 def _against_rival(results: Results, choice: Choice, metric: str) -> str:
     row, rival = choice.row, choice.rival
     if row.family in DENSE:
-        return "No sparse table that small is as good on this data: here fewer bits are the better way to fewer bytes."
+        if all(other.family in DENSE for other in results.rows if other.bytes_total):
+            return "This run has no sparse table to compare it with."
+        way = "fewer bits are" if row.family == "quantised" else "a smaller dense table is"
+        return (
+            f"No sparse table of this run that is smaller keeps to the rule: here {way} the better way to fewer bytes."
+        )
     if rival is None:
-        return "No dense table, quantised or not, is that small."
+        return "No dense table of this run, quantised or not, is that small."
     paired = difference_between(results, row.label, rival.label)
     theirs = rival.metrics[results.headline].mean
     text = f"The best dense table of at most these bytes, {rival.label} ({human_bytes(bytes_of(rival))}), "
@@ -172,7 +178,8 @@ def _against_rival(results: Results, choice: Choice, metric: str) -> str:
 
 
 def _basis(results: Results, choice: Choice) -> str:
-    rule = f"Rule: the smallest table that loses at most {percent(results.max_loss)} of the best dense one's "
+    best = "dense one's" if choice.reference.family == "dense" else "one's (the run has no dense fp32 table)"
+    rule = f"Rule: the smallest table that loses at most {percent(results.max_loss)} of the best {best} "
     rule += metric_name(results.headline)
     users = choice.row.metrics[results.headline].users
     if choice.role == "validation":

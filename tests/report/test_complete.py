@@ -68,6 +68,7 @@ def test_one_call_makes_the_effect_report(run, tmp_path):
         "Storage", "Computation", "Metadata", "Conversion", "Robustness", "Over-fitting", "Cold start", "Diversity",
         "Interpretability",
     ]  # fmt: skip
+    assert all("(sparse) against dense (dense). " in claim.experiment for claim in whole.claims[4:])
     for row in whole.rows:
         assert set(row.item_groups) >= {"head", "torso", "tail"}
         assert row.beyond["coverage@5"] > 0
@@ -93,3 +94,12 @@ def test_without_noise_and_files_only_what_is_cheap(run):
     whole = complete(results, lambda label: Recommender.load(folder / label), evaluations, parts, k=5)
     assert [claim.name for claim in whole.claims] == ["Storage", "Metadata"]
     assert all(row.cost.lookup is None for row in whole.rows)
+
+
+def test_without_a_dense_table_nothing_is_compared_with_one(run):
+    folder, parts, results, evaluations = run
+    rows = [row for row in results.rows if row.family in ("popularity", "row")]
+    alone = results.model_copy(update={"rows": rows, "comparisons": []})
+    whole = complete(alone, lambda label: Recommender.load(folder / label), evaluations, parts, noise=(0.2,), k=5)
+    assert [claim.name for claim in whole.claims] == ["Metadata"]
+    assert "overlap with dense@5" not in whole.row("rows").beyond

@@ -7,9 +7,11 @@ import pytest
 import scipy.sparse as sp
 
 from recsparse.evaluation import evaluate, few_shot_curve
+from recsparse.evaluation.interpretability import Interpretability, Pole
 from recsparse.interactions.interactions import Interactions
 from recsparse.interactions.split import split
 from recsparse.models.ials import IALS
+from recsparse.report import experiments
 from recsparse.report.choice import choose
 from recsparse.report.claims import claims_from_results
 from recsparse.report.costs import measure_costs
@@ -57,6 +59,21 @@ def test_a_model_that_is_plainly_better_or_worse_is_called_so(pair):
     useless = IALS(dim=1, epochs=1, reg=100.0).fit(pair.split.train)
     assert cold_start(Pair(pair.dense, useless, pair.split, pair.metric)).verdict == "holds"
     assert cold_start(Pair(useless, pair.dense, pair.split, pair.metric)).verdict == "does not hold"
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "p", "verdict"),
+    [(0.6, 0.3, 0.01, "holds"), (0.6, 0.3, 0.2, "undecided"), (0.3, 0.6, 0.2, "does not hold"),
+     (0.3, 0.3, 0.01, "undecided")],
+)  # fmt: skip
+def test_purer_than_dense_is_not_enough_without_being_purer_than_chance(pair, monkeypatch, ours, theirs, p, verdict):
+    def told(purity, p):
+        poles = [Pole(dim, 1, "genre=War", purity + 0.01 * dim, np.arange(20)) for dim in range(5)]
+        return Interpretability(purity, 0.1, p, poles)
+
+    found = iter([told(ours, p), told(theirs, 0.01)])
+    monkeypatch.setattr(experiments, "interpret", lambda *_, **__: next(found))
+    assert experiments.interpretability(pair).verdict == verdict
 
 
 def test_effects_fill_a_row(pair, results):

@@ -1,6 +1,7 @@
 import pytest
 
 from recsparse.report import choose
+from recsparse.report.html import to_html
 from recsparse.report.markdown import to_markdown
 from recsparse.report.words import human_bytes, metric_name, signed, verdict
 
@@ -35,15 +36,30 @@ def test_the_verdict_says_size_cost_rival_and_basis(results):
     assert "dense d16 int8" in sentences[2]
     assert "is better" in sentences[2]
     assert sentences[3] == "Besides: NDCG@20 of rare items 0.040 against 0.041; trained in 400 ms against 400 ms."
-    assert sentences[4] == "EASE, which has no table, reaches 0.411 [0.395, 0.427]."
+    assert sentences[4] == "EASE, which has an item-by-item matrix and no table, reaches 0.411 [0.395, 0.427]."
     assert "chosen on 100 validation users; all figures are of 300 test users" in sentences[-1]
 
 
 def test_the_verdict_admits_that_sparsity_does_not_pay(results):
+    def said(rows):
+        title, sentences = verdict(only := results.model_copy(update={"rows": rows}), choose(only))
+        assert title.startswith("Ship dense")
+        return " ".join(sentences)
+
     dense = [row for row in results.rows if row.family in ("dense", "quantised")]
-    title, sentences = verdict(only := results.model_copy(update={"rows": dense}), choose(only))
-    assert title == "Ship dense d32 int8" or title.startswith("Ship dense")
-    assert any("fewer bits are the better way" in sentence for sentence in sentences)
+    sparse = results.row("rows 25% of d64")
+    assert "This run has no sparse table to compare it with." in said(dense)
+    assert "fewer bits are the better way" in said([*dense, sparse])
+    assert "a smaller dense table is the better way" in said(
+        [results.row("dense d128"), results.row("dense d64"), sparse]
+    )
+
+
+def test_a_run_without_a_dense_table_is_not_said_to_have_one(results):
+    rows = [row for row in results.rows if row.family == "element"]
+    said = verdict(only := results.model_copy(update={"rows": rows}), choose(only))[1]
+    assert "of the best one's (the run has no dense fp32 table) NDCG@20" in said[-1]
+    assert "smaller than dense fp32" not in to_html(only)
 
 
 def test_the_verdict_when_nothing_smaller_is_good_enough(results):
@@ -64,6 +80,7 @@ def test_markdown_has_every_row_and_claim(results):
     assert text.count("\n| ") == len(results.rows) + 1 + len(results.claims) + 1
     assert "**sparse d128, 12 kept, int8**" in text
     assert "| **does not hold** |" in text
+    assert all(claim.experiment in text for claim in results.claims)
 
 
 def test_popularity_above_the_choice_is_said(results):
