@@ -290,6 +290,7 @@ def _memory(matrix: sp.csr_array, dim: int, density: float) -> dict[str, float]:
         held.append(sum(field.nbytes for side in (users, items) for field in side if isinstance(field, np.ndarray)))
         return run_epoch(sampler, number, users, items, *rest)
 
+    MF(dim, optimiser="adagrad", epochs=2, recipe=recipe, user_recipe=recipe, n_jobs=1).fit(matrix[:99])  # imports
     mf.run_epoch = watched
     tracemalloc.start()
     start = time.perf_counter()

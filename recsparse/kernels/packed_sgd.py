@@ -1,17 +1,18 @@
 """Stochastic gradient steps on packed tables: what :func:`recsparse.kernels.sgd.step_groups` does, on what lives.
 
-A row is short: each of its entries is weighed and stepped in one pass over it, and the rows of a group in one call,
-without a slice, for calls and slices count references, which takes longer than such a row.
+A row is short: the rows of a group are stepped in one call, without a slice, for calls and slices count references,
+which takes longer than such a row.
 """
 
 import numba as nb
 import numpy as np
 
+from recsparse.kernels.lanes import LANES
+from recsparse.kernels.packed_lanes import slope_lanes, step_adagrad, step_adam, step_sgd
 from recsparse.kernels.sgd import (
     ADAGRAD,
     BETA1,
     BETA2,
-    EPSILON,
     SGD,
     exp,
     normalise,
@@ -58,11 +59,11 @@ def score_rows(vector, values, ptr, columns, rows, begin, end, scores):  # type:
 @nb.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
 def step_rows(  # type: ignore[no-untyped-def]
     values, first, second, steps, prior, ptr, columns, optimiser, rate, unit, rows, begin, end, weights, reg, vector,
-    pull, gather,
+    pull, slope, gather,
 ):  # fmt: skip
     """Step the entries of ``rows[begin:end]`` along weight times ``vector``, less their decay.
 
-    With ``gather`` the weight times what they were is added to ``pull``.
+    With ``gather`` the weight times what they were is added to ``pull``; ``slope`` has room for a row and 15 entries.
     """
     one = np.float32(1)
     scale = scale2 = one
@@ -73,34 +74,34 @@ def step_rows(  # type: ignore[no-untyped-def]
             steps[row] += 1
             scale = one / (one - exp(np.float32(steps[row]) * np.float32(np.log(BETA1))))
             scale2 = one / (one - exp(np.float32(steps[row]) * np.float32(np.log(BETA2))))
-        for k in range(n):
-            at = start + np.uint64(k)
-            column = column_of(columns, at, k)
-            value = values[at]
-            slope = weight * vector[column] - reg * value
-            if len(prior):
-                slope += reg * prior[row, column]
-            if gather:
-                pull[column] += weight * value
+        if len(columns):
+            for k in range(0, n, LANES):
+                slope_lanes(vector, columns, values, np.int64(start) + k, n - k, weight, reg, slope, k)
+        else:
+            for k in range(n):
+                slope[k] = weight * vector[k] - reg * values[start + np.uint64(k)]
+        if len(prior):
+            for k in range(n):
+                slope[k] += reg * prior[row, column_of(columns, start + np.uint64(k), k)]
+        if gather:
+            for k in range(n):
+                at = start + np.uint64(k)
+                pull[column_of(columns, at, k)] += weight * values[at]
+        for k in range(0, n, LANES):
+            at = np.int64(start) + k
             if optimiser == SGD:
-                values[at] = value + rate * slope
+                step_sgd(values, first, second, at, n - k, slope, k, rate, scale, scale2)
             elif optimiser == ADAGRAD:
-                square = first[at] + slope * slope
-                first[at] = square
-                values[at] = value + rate * slope / (np.sqrt(square) + np.float32(EPSILON))
+                step_adagrad(values, first, second, at, n - k, slope, k, rate, scale, scale2)
             else:
-                mean = np.float32(BETA1) * first[at] + np.float32(1 - BETA1) * slope
-                square = np.float32(BETA2) * second[at] + np.float32(1 - BETA2) * slope * slope
-                first[at] = mean
-                second[at] = square
-                values[at] = value + rate * mean * scale / (np.sqrt(square * scale2) + np.float32(EPSILON))
+                step_adam(values, first, second, at, n - k, slope, k, rate, scale, scale2)
         if unit:
             normalise(values, start, n)
 
 
 @nb.njit(nogil=True, cache=True, error_model="numpy")
 def step_packed_groups(  # type: ignore[no-untyped-def]
-    start, stop, group_users, rows, ends, users, items, settings, log_share, scores, pull, vector
+    start, stop, group_users, rows, ends, users, items, settings, log_share, scores, pull, vector, slope
 ):
     """Take the steps of groups [start, stop) where at least one of the tables is packed."""
     U, U1, U2, u_steps, u_prior, u_ptr, u_columns, _ = users
@@ -116,11 +117,11 @@ def step_packed_groups(  # type: ignore[no-untyped-def]
         score_rows(vector, V, v_ptr, v_columns, rows, begin, end, scores)
         weigh(loss, rows, begin, scores, n, negatives + 1, negative_weight, log_share, sharpness)
         step_rows(V, V1, V2, v_steps, v_prior, v_ptr, v_columns, optimiser, rate, unit, rows, begin, end, scores,
-                  reg, vector, pull, True)  # fmt: skip
+                  reg, vector, pull, slope, True)  # fmt: skip
         scores[0] = 1
         strength = reg * np.float32(n // (negatives + 1))
         step_rows(U, U1, U2, u_steps, u_prior, u_ptr, u_columns, optimiser, rate, unit, group_users, group, group + 1,
-                  scores, strength, pull, pull, False)  # fmt: skip
+                  scores, strength, pull, pull, slope, False)  # fmt: skip
         for d in range(len(pull)):
             pull[d] = 0
         begin = end

@@ -3,6 +3,7 @@
 import numba as nb
 import numpy as np
 
+from recsparse.kernels.lanes import LANES
 from recsparse.kernels.negatives import CANDIDATES, draw_rows
 from recsparse.kernels.packed_sgd import step_packed_groups
 from recsparse.kernels.sgd import BATCH, BLOCK, GROUP, step_groups
@@ -21,7 +22,9 @@ def train_groups(start, stop, epoch, known, users, items, settings, log_share): 
     ends = np.empty(BLOCK, dtype=np.int64)
     scores = np.empty(GROUP * run, dtype=np.float32)
     pull = np.zeros(dim, dtype=np.float32)
-    slope = np.empty(dim, dtype=np.float32)
+    room = np.empty(dim + LANES, dtype=np.float32)
+    slope = room[:dim]
+    vector = np.empty(dim, dtype=np.float32)
     pool = epoch.positives if epoch.in_batch else epoch.pool
     first = 0
     size = len(pool)
@@ -39,7 +42,7 @@ def train_groups(start, stop, epoch, known, users, items, settings, log_share): 
         samples += ends[end - block - 1] // run
         if users.dim or items.dim:
             step_packed_groups(
-                block, end, epoch.users, rows, ends, users, items, settings, log_share, scores, pull, slope
+                block, end, epoch.users, rows, ends, users, items, settings, log_share, scores, pull, vector, room
             )
         else:
             step_groups(block, end, epoch.users, rows, ends, users, items, settings, log_share, scores, pull, slope)

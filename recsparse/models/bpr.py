@@ -4,6 +4,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from recsparse.kernels.bpr import pull_pairs
+
 Floats = npt.NDArray[np.float32]
 
 _SAMPLED = 32_768
@@ -16,13 +18,9 @@ def bpr_gradient(matrix: sp.csr_array, users: Floats, items: Floats, table: int,
 
     It is taken over all known pairs, with one uniform negative each.
     """
-    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-    others = np.random.default_rng([seed, epoch, 1]).integers(0, matrix.shape[1], matrix.nnz)
-    weights = (1 / (1 + np.exp(_gaps(users, items, rows, matrix.indices, others)))).astype(np.float32)
-    pulls = sp.csr_array((weights, (rows, matrix.indices)), shape=matrix.shape)
-    pushes = sp.csr_array((weights, (rows, others)), shape=matrix.shape)
-    difference = pushes - pulls
-    gradient: Floats = np.asarray(difference @ items if table == 0 else difference.T @ users, dtype=np.float32)
+    drawn = np.uint64(np.random.default_rng([seed, epoch, 1]).integers(0, 2**63))
+    gradient = np.zeros_like((users, items)[table])
+    pull_pairs(matrix.indptr, matrix.indices, users, items, table == 1, drawn, gradient)
     return gradient
 
 

@@ -8,15 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import torch
 from sklearn.base import clone
 
 from recsparse.errors import ConfigError, DataError, FormatError
 from recsparse.interactions.interactions import Interactions
 from recsparse.interactions.split import Holdout
 from recsparse.kernels import sgd as kernels
-from recsparse.kernels.negatives import CANDIDATES, draw_rows, known_items
+from recsparse.kernels.negatives import CANDIDATES, below, draw_rows, known_items, mix
 from recsparse.kernels.packed_sgd import step_packed_groups
 from recsparse.models import MF
+from recsparse.models.bpr import bpr_gradient
 from recsparse.models.lightgcn import propagate
 from recsparse.models.sgd_state import LOSSES, OPTIMISERS, Sampler, confine, new_side, run_epoch, whole
 from tests.models.contract import ModelContract
@@ -260,8 +262,9 @@ def test_packed_tables_take_the_steps_of_whole_ones_where_they_live(
     for _ in range(40):
         user, rows = rng.integers(0, 200, 1), rng.permutation(60)[:9]
         for users, items in (packs, sides):
-            scratch = [np.zeros(n, dtype=np.float32) for n in (9, 24, 24)]
-            step = step_packed_groups if users.dim or items.dim else kernels.step_groups
+            is_packed = users.dim or items.dim
+            scratch = [np.zeros(n, dtype=np.float32) for n in ((9, 24, 24, 40) if is_packed else (9, 24, 24))]
+            step = step_packed_groups if is_packed else kernels.step_groups
             step(0, 1, user, rows, ends, users, items, settings, log_share, *scratch)
         for side, kept in zip(sides, supports, strict=True):
             for table in side[:3]:
@@ -271,6 +274,22 @@ def test_packed_tables_take_the_steps_of_whole_ones_where_they_live(
         np.testing.assert_allclose(whole(pack), side.values, atol=2e-4)
         np.testing.assert_allclose(whole(pack, pack.first), side.first, atol=2e-4)
         np.testing.assert_allclose(whole(pack, pack.second), side.second, atol=2e-4)
+
+
+@pytest.mark.parametrize("table", [0, 1])
+def test_the_gradient_that_grows_entries_is_the_losses(table: int) -> None:
+    rng = np.random.default_rng(0)
+    X = blocks(20, 30)
+    tables = [rng.standard_normal((n, 5)).astype(np.float32) for n in X.shape]
+    got = bpr_gradient(X, *tables, table, 3, 2)
+    drawn = np.uint64(np.random.default_rng([3, 2, 1]).integers(0, 2**63))
+    with np.errstate(over="ignore"):
+        others = [below.py_func(mix.py_func(drawn + np.uint64(entry)), 30) for entry in range(X.nnz)]
+    of = [torch.tensor(each, dtype=torch.float64, requires_grad=True) for each in tables]
+    users, items = X.nonzero()
+    gaps = (of[0][users] * (of[1][items] - of[1][others])).sum(1)
+    torch.nn.functional.softplus(-gaps).sum().backward()
+    np.testing.assert_allclose(got, of[table].grad, atol=1e-4)
 
 
 def test_each_table_has_a_recipe_and_a_budget_of_its_own() -> None:
