@@ -46,7 +46,7 @@ def slope_lanes(typing_context, vector, columns, values, at, n, weight, reg, slo
     """
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        at, n, weight, reg, to = *args[3:7], args[8]
+        at, n, weight, reg, _, to = args[3:]
         vector, columns, values, slope = (
             data_pointer(context, builder, signature.args[place], args[place]) for place in (0, 1, 2, 7)
         )
@@ -69,7 +69,7 @@ def _stepper(optimiser: int) -> Callable[..., None]:
         """Step the first ``n`` of the sixteen entries from ``at`` on along ``slope[to:]``, and their state."""
 
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            at, n, to, rate, scale, scale2 = *args[3:5], *args[6:]
+            at, n, _, to, rate, scale, scale2 = args[3:]
             values, first, second, slope = (
                 data_pointer(context, builder, signature.args[place], args[place]) for place in (0, 1, 2, 5)
             )
