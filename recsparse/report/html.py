@@ -71,7 +71,7 @@ def to_html(results: Results) -> str:
         sentences=sentences,
         tiles=_tiles(results, choice),
         warnings=[*results.split.warnings, *results.warnings],
-        users=choice.row.metrics[results.headline].users,
+        users=f"{choice.row.metrics[results.headline].users:,}",
         headline=metric_name(results.headline),
         metrics=results.metrics,
         metric_names=[metric_name(metric) for metric in results.metrics],

@@ -16,7 +16,7 @@ def to_markdown(results: Results) -> str:
     for row in sorted(results.rows, key=lambda row: (row.bytes_per_item is None, row.bytes_per_item or 0.0)):
         against = difference_between(results, row.label, choice.reference.label)
         label = f"**{_text(row.label)}**" if row.label == choice.row.label else _text(row.label)
-        cells = [label, row.value_type, human_bytes(row.bytes_per_item)]
+        cells = [label, row.value_type if row.bytes_total else "–", human_bytes(row.bytes_per_item)]
         cells += [interval(row.metrics[metric]) for metric in results.metrics]
         cells.append(
             "–" if against is None else f"{signed(against.difference)} [{signed(against.low)}, {signed(against.high)}]"
@@ -31,7 +31,10 @@ def to_markdown(results: Results) -> str:
     split, data = results.split, results.dataset
     counts = f"{data.users:,} users, {data.items:,} items, {data.interactions:,} interactions"
     lines += ["", f"{_text(data.title or data.name)}: {counts}. {_text(split.protocol)}: {_text(split.description)}"]
-    lines += [f"{split.test_users} test users; full ranking, seen items left out; 95 % bootstrap intervals over users."]
+    lines += [
+        f"{split.test_users:,} test users; full ranking, seen items left out; 95 % bootstrap intervals over users, but "
+        "where a claim says Welch."
+    ]
     return "\n".join(lines) + "\n"
 
 

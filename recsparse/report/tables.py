@@ -31,7 +31,8 @@ def extra_tables(results: Results) -> list[Extra]:
     costs = _table(
         results,
         "What it costs to make and to serve",
-        f"Half of the calls are faster than p50, all but one in a hundred than p99. {_calls(results)}",
+        f"Half of the calls are faster than p50, all but one in a hundred than p99. {_calls(results)} Fit is of the "
+        "chosen settings alone; peak memory is the whole process's while it trained, data and libraries included.",
         {
             "Metadata": lambda row: _cell(row.metadata_share, percent),
             "File": lambda row: _cell(row.cost.file_bytes, human_bytes),
@@ -46,7 +47,9 @@ def extra_tables(results: Results) -> list[Extra]:
     beyond = _table(
         results,
         "Beyond accuracy",
-        "Of the lists each table recommends to the test users; definitions stand in recsparse.evaluation.beyond.",
+        "Of the lists each table recommends to the test users. Coverage is the share of the catalogue shown at all; "
+        "a Gini of 0 or entropy of 1 shows all of it equally often; novelty is in bits, more for rarer items; a lift "
+        "or a calibration error of 0 is like the users' own histories. Formulas stand in recsparse.evaluation.beyond.",
         {name: _beyond(name) for row in results.rows for name in row.beyond},
     )
     cold = _table(

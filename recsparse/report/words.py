@@ -128,7 +128,8 @@ def _without_table(results: Results, row: Row) -> str:
 def _cost(results: Results, row: Row, reference: Row, metric: str) -> str:
     ours, theirs = row.metrics[results.headline].mean, reference.metrics[results.headline].mean
     change = (ours - theirs) / theirs if theirs else math.nan
-    text = f"{metric} goes from {theirs:.3f} to {ours:.3f} ({signed(100 * change, 1)} %)"
+    text = f"{metric} goes from {theirs:.3f} to {ours:.3f} ({signed(100 * change, 1)} %"
+    text += f", more than the {percent(results.max_loss)} accepted)" if -change > results.max_loss else ")"
     paired = difference_between(results, row.label, reference.label)
     if paired is None:
         return text + "."
@@ -181,13 +182,11 @@ def _basis(results: Results, choice: Choice) -> str:
     best = "dense one's" if choice.reference.family == "dense" else "one's (the run has no dense fp32 table)"
     rule = f"Rule: the smallest table that loses at most {percent(results.max_loss)} of the best {best} "
     rule += metric_name(results.headline)
-    users = choice.row.metrics[results.headline].users
+    users = f"{choice.row.metrics[results.headline].users:,} test users"
     if choice.role == "validation":
         tuned = choice.row.validation[results.headline].users
-        return (
-            f"{rule}, chosen on {tuned} validation users; all figures are of {users} test users nothing was tuned on."
-        )
+        return f"{rule}, chosen on {tuned:,} validation users; all figures are of {users} nothing was tuned on."
     return (
-        f"{rule}, chosen on the {users} test users themselves (the run has no validation figures for every table), so "
-        "take the chosen figure as optimistic."
+        f"{rule}, chosen on the {users} themselves (the run has no validation figures for every table), so take the "
+        "chosen figure as optimistic."
     )

@@ -62,6 +62,12 @@ def test_a_run_without_a_dense_table_is_not_said_to_have_one(results):
     assert "smaller than dense fp32" not in to_html(only)
 
 
+def test_a_loss_on_the_test_users_above_the_accepted_is_said(results):
+    strict = results.model_copy(update={"max_loss": 0.01})
+    assert "(−1.4 %, more than the 1 % accepted);" in verdict(strict, choose(results))[1][1]
+    assert "accepted" not in verdict(results, choose(results))[1][1]
+
+
 def test_the_verdict_when_nothing_smaller_is_good_enough(results):
     strict = results.model_copy(update={"rows": [results.row("dense d128"), results.row("dense d8 int4")]})
     title, sentences = verdict(strict, choose(strict))
@@ -80,6 +86,7 @@ def test_markdown_has_every_row_and_claim(results):
     assert text.count("\n| ") == len(results.rows) + 1 + len(results.claims) + 1
     assert "**sparse d128, 12 kept, int8**" in text
     assert "| **does not hold** |" in text
+    assert "| popularity | – | – |" in text
     assert all(claim.experiment in text for claim in results.claims)
 
 
