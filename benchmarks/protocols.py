@@ -190,8 +190,7 @@ def p2(folder: Path) -> list[Row]:
         "iALS, dim 256": grid(IALS, base | {"dim": 256}, alpha0=[0.01, 0.03], reg=[0.003, 0.005]),
         "iALS, dim 512": grid(IALS, base | {"dim": 512}, alpha0=[0.01], reg=[0.003, 0.005]),
         "MF, cosine, dim 64": grid(MF, cosine | {"dim": 64, "epochs": 40}, temperature=[0.1, 0.15]),
-        "MF, cosine, dim 256": grid(MF, cosine | {"dim": 256, "epochs": 25}, temperature=[0.1]),
-        "iALS, dim 1024": grid(IALS, base | {"dim": 1024}, alpha0=[0.01], reg=[0.005]),
+        "iALS, dim 1024": grid(IALS, base | {"dim": 1024}, alpha0=[0.01, 0.02], reg=[0.002, 0.003]),
         "sparse EASE": grid(SparseEASE, {}, reg=[10.0, 30.0, 100.0, 300.0], neighbours=[200]),
     }
     rows = []
