@@ -24,7 +24,10 @@ value_types = ["fp32", "int8"]
 """
 LABELS = {"fp32": "Sharded MF 8 rows 12", "int8": "Sharded MF 8 rows 12 int8"}
 
-pytestmark = pytest.mark.skipif(find_spec("torchrec") is None, reason="the extra `torchrec` is for Linux")
+pytestmark = [
+    pytest.mark.skipif(find_spec("torchrec") is None, reason="the extra `torchrec` is for Linux"),
+    pytest.mark.xdist_group("sharded pipeline"),  # one training for all of them
+]
 
 
 @pytest.fixture(scope="module")
