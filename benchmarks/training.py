@@ -18,7 +18,7 @@ epoch on 500 x 300 (a training itself of milliseconds): the least of five.
 
 cheaper: MF on ML-1M, one thread, Adagrad, both tables under a dynamic recipe of falling density. *held* is what the two
 tables take while an epoch trains: weights, optimiser state and where they stand. *peak* is the most that is allocated
-in fit: between epochs the gradients of all entries, by which what lives is chosen, and all of the data's pairs as well.
+in fit: tables begin whole, and between epochs the gradients of all entries say what lives.
 *step seconds* are those of an epoch's steps, densities taking turns, the least of five.
 """
 

@@ -103,7 +103,10 @@ def spread(mask, width, codes, kind, start, factor, numbers, used, out, to):  # 
 
 @nb.njit(forceinline=True, cache=True, error_model="numpy")
 def admit(i, row, start, n, fits, n_numbers, dim, kind, codes, row_scales, places, found):  # type: ignore[no-untyped-def]
-    """Note where a row of a batch begins and ask for its numbers; returns 1 if that is outside of what is stored."""
+    """Note where a row of a batch begins and ask for its numbers; returns 1 if that is outside of what is stored.
+
+    The row is noted as -1 then, as one that is not stored.
+    """
     inside = fits and start >= 0 and start + n <= n_numbers and n <= dim
     n = n if inside else np.int64(0)
     found[i] = n > 0

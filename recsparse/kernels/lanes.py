@@ -37,6 +37,11 @@ def order_of(vector: Any, first: int = 0) -> Any:
     return ir.Constant(vector, [ir.Constant(vector.element, first + lane) for lane in range(vector.count)])
 
 
+def first_lanes(builder: Any, n: Any) -> Any:
+    """Whether each lane is one of the first ``n``, an int64."""
+    return builder.icmp_signed("<", order_of(WORDS), splat(builder, builder.trunc(n, ir.IntType(32)), WORDS))
+
+
 def load(builder: Any, pointer: Any, vector: Any) -> Any:
     """An unaligned vector."""
     numbers = builder.load(builder.bitcast(pointer, vector.as_pointer()))
@@ -86,17 +91,17 @@ def _writer(stored: Any, convert: Convert, meaning: str) -> Any:
     return intrinsic(write_lanes)
 
 
-def _expander(stored: Any, convert: Convert, meaning: str) -> Any:
-    """Make ``f(codes, at, factor, mask, out, to)``: the next numbers go to the ones of the 16-bit ``mask``.
+def _expander(stored: Any, convert: Convert, meaning: str, columns: int = LANES) -> Any:
+    """Make ``f(codes, at, factor, mask, out, to)``: the next numbers go to the ones of the mask of ``columns`` bits.
 
-    Zeros elsewhere in ``out[to:to + LANES]``. ``at`` counts numbers. One instruction where the processor has it
+    Zeros elsewhere in ``out[to:to + columns]``. ``at`` counts numbers. One instruction where the processor has it
     (AVX-512), a short loop elsewhere; reads only as many as it spreads.
     """
 
     def expand_lanes(typing_context, codes, at, factor, mask, out, to):  # type: ignore[no-untyped-def]
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
             codes, at, factor, mask, out, to = args
-            chosen, numbers = ir.VectorType(ir.IntType(1), LANES), ir.VectorType(stored, LANES)
+            chosen, numbers = ir.VectorType(ir.IntType(1), columns), ir.VectorType(stored, columns)
             pointer = stored.as_pointer()
             source = builder.bitcast(data_pointer(context, builder, signature.args[0], codes), pointer)
             target = builder.gep(data_pointer(context, builder, signature.args[4], out), [to])
@@ -104,11 +109,15 @@ def _expander(stored: Any, convert: Convert, meaning: str) -> Any:
             function = cgutils.get_or_insert_function(
                 builder.module,
                 ir.FunctionType(numbers, [pointer, chosen, numbers]),
-                f"llvm.masked.expandload.v{LANES}{name}",
+                f"llvm.masked.expandload.v{columns}{name}",
             )
-            bits = builder.bitcast(builder.trunc(mask, ir.IntType(LANES)), chosen)
+            bits = builder.bitcast(builder.trunc(mask, ir.IntType(columns)), chosen)
             spread = builder.call(function, [builder.gep(source, [at]), bits, ir.Constant(numbers, None)])
-            store(builder, convert(builder, spread, factor), target)
+            for part in range(0, columns, LANES):
+                lanes = builder.shuffle_vector(spread, spread, order_of(WORDS, part))
+                store(
+                    builder, convert(builder, lanes, factor), builder.gep(target, [ir.Constant(ir.IntType(64), part)])
+                )
             return context.get_dummy_value()
 
         return types.void(codes, types.int64, types.float32, types.uint64, out, types.int64), codegen
@@ -147,28 +156,7 @@ expand_singles = _expander(SINGLE, _singles, "Float32 as they are, from their by
 expand_halves = _expander(SHORT, _halves, "Float16.")
 expand_bfloats = _expander(SHORT, _bfloats, "Bfloat16.")
 expand_bytes = _expander(BYTE, _bytes, "Signed bytes, times the factor.")
-
-
-@intrinsic
-def expand_wide_bytes(typing_context, codes, at, factor, mask, out, to):  # type: ignore[no-untyped-def]
-    """:func:`expand_bytes` for a 64-bit mask: one instruction instead of four."""
-
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        codes, at, factor, mask, out, to = args
-        wide = ir.VectorType(BYTE, 64)
-        chosen = ir.VectorType(ir.IntType(1), 64)
-        source = builder.gep(data_pointer(context, builder, signature.args[0], codes), [at])
-        target = builder.gep(data_pointer(context, builder, signature.args[4], out), [to])
-        function = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(wide, [BYTE.as_pointer(), chosen, wide]), "llvm.masked.expandload.v64i8"
-        )
-        spread = builder.call(function, [source, builder.bitcast(mask, chosen), ir.Constant(wide, None)])
-        for part in range(0, 64, LANES):
-            lanes = builder.shuffle_vector(spread, spread, order_of(WORDS, part))
-            store(builder, _bytes(builder, lanes, factor), builder.gep(target, [ir.Constant(ir.IntType(64), part)]))
-        return context.get_dummy_value()
-
-    return types.void(codes, types.int64, types.float32, types.uint64, out, types.int64), codegen
+expand_wide_bytes = _expander(BYTE, _bytes, "Signed bytes by a 64-bit mask: one instruction instead of four.", 64)
 
 
 @intrinsic
@@ -255,7 +243,7 @@ def _summer(by_table: bool, meaning: str) -> Any:
                 numbers = builder.and_(builder.lshr(splat(builder, packed, longs), steps), splat(builder, ones, longs))
                 halves.append(builder.trunc(numbers, ir.VectorType(word, half)))
             numbers = builder.shuffle_vector(*halves, order_of(WORDS))
-            wanted = builder.icmp_signed("<", order_of(WORDS), splat(builder, builder.trunc(n, word), WORDS))
+            wanted = first_lanes(builder, n)
             if by_table:
                 numbers = gather(builder, data_pointer(context, builder, signature.args[4], table), numbers, wanted)
             else:

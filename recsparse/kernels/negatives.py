@@ -14,7 +14,7 @@ BITS_PER_ITEM = 32
 """Filter bits for each known item: 3 % of unknown items need the exact search as well."""
 
 TRIES = 16
-"""Draws before a sample is given up, for users who have nearly everything."""
+"""Draws for each negative wanted before it is given up, for users who have nearly everything."""
 
 CANDIDATES = 64
 """Draws at a time."""
@@ -70,6 +70,11 @@ def _bit(item, start, size, n_items):  # type: ignore[no-untyped-def]
     return np.uint64(start) + (np.uint64(item) if size == n_items else (hashed * np.uint64(size)) >> np.uint64(32))
 
 
+@nb.njit(nogil=True, cache=True, inline="always")
+def _is_set(bits, bit):  # type: ignore[no-untyped-def]
+    return (bits[bit >> np.uint64(3)] >> np.uint8(bit & np.uint64(7))) & np.uint8(1)
+
+
 @nb.njit(nogil=True, cache=True)
 def fill_filter(known):  # type: ignore[no-untyped-def]
     """Set the bits of every known item."""
@@ -84,8 +89,7 @@ def fill_filter(known):  # type: ignore[no-untyped-def]
 @nb.njit(nogil=True, cache=True, inline="always")
 def is_known(item, items, low, end, bits, bits_start, bits_size, n_items):  # type: ignore[no-untyped-def]
     """Whether ``item`` is in the ascending ``items[low:end]``, by the filter where that suffices. Exact."""
-    bit = _bit(item, bits_start, bits_size, n_items)
-    if not (bits[bit >> np.uint64(3)] >> np.uint8(bit & np.uint64(7))) & np.uint8(1):
+    if not _is_set(bits, _bit(item, bits_start, bits_size, n_items)):
         return False
     if bits_size == n_items:
         return True
@@ -103,8 +107,7 @@ def is_known(item, items, low, end, bits, bits_start, bits_size, n_items):  # ty
 def draw(pool, first, size, word, candidates, many):  # type: ignore[no-untyped-def]
     """Fill ``candidates`` with ``many`` draws number ``word`` and following, with replacement."""
     for at in range(many):
-        drawn = mix((word + np.uint64(at)) * _STEP)
-        candidates[at] = pool[np.uint64(first) + (((drawn >> np.uint64(32)) * np.uint64(size)) >> np.uint64(32))]
+        candidates[at] = pool[np.uint64(first + below(mix((word + np.uint64(at)) * _STEP), size))]
 
 
 @nb.njit(nogil=True, cache=True)
@@ -132,9 +135,8 @@ def draw_rows(start, stop, users, ptr, positives, known, pool, first, size, nega
             asked += many
             if bits_size == n_items:
                 for at in range(many):
-                    bit = np.uint64(bits_start) + np.uint64(candidates[at])
                     drawn[found] = candidates[at]
-                    found += 1 - np.int64((bits[bit >> np.uint64(3)] >> np.uint8(bit & np.uint64(7))) & np.uint8(1))
+                    found += 1 - np.int64(_is_set(bits, _bit(candidates[at], bits_start, bits_size, n_items)))
             else:
                 for at in range(many):
                     drawn[found] = candidates[at]

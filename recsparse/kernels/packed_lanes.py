@@ -9,17 +9,12 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from recsparse.kernels.bits import data_pointer
-from recsparse.kernels.lanes import LANES, SINGLES, WORDS, constant, gather, load, order_of, splat, store
+from recsparse.kernels.lanes import LANES, SHORT, SINGLES, WORDS, constant, first_lanes, gather, load, splat, store
 from recsparse.kernels.sgd import ADAGRAD, ADAM, BETA1, BETA2, EPSILON, SGD
 
 _LOOSE = ("contract", "arcp")
-_SHORTS = ir.VectorType(ir.IntType(16), LANES)
+_SHORTS = ir.VectorType(SHORT, LANES)
 _FLAG = ir.IntType(32)
-
-
-def _first(builder: Any, n: Any) -> Any:
-    """The first ``n`` lanes."""
-    return builder.icmp_signed("<", order_of(WORDS), splat(builder, builder.trunc(n, ir.IntType(32)), WORDS))
 
 
 def _read(builder: Any, array: Any, at: Any, wanted: Any, kind: Any, name: str) -> Any:
@@ -50,7 +45,7 @@ def slope_lanes(typing_context, vector, columns, values, at, n, weight, reg, slo
         vector, columns, values, slope = (
             data_pointer(context, builder, signature.args[place], args[place]) for place in (0, 1, 2, 7)
         )
-        wanted = _first(builder, n)
+        wanted = first_lanes(builder, n)
         places = builder.zext(_read(builder, columns, at, wanted, _SHORTS, "i16"), WORDS)
         found = gather(builder, builder.bitcast(vector, ir.IntType(32).as_pointer()), places, wanted)
         pulled = builder.fmul(builder.bitcast(found, SINGLES), splat(builder, weight, SINGLES), flags=_LOOSE)
@@ -73,7 +68,7 @@ def _stepper(optimiser: int) -> Callable[..., None]:
             values, first, second, slope = (
                 data_pointer(context, builder, signature.args[place], args[place]) for place in (0, 1, 2, 5)
             )
-            wanted = _first(builder, n)
+            wanted = first_lanes(builder, n)
             pull = load(builder, builder.gep(slope, [to]), SINGLES)
             step = splat(builder, rate, SINGLES)
 

@@ -9,15 +9,7 @@ import numpy as np
 
 from recsparse.kernels.lanes import LANES
 from recsparse.kernels.packed_lanes import slope_lanes, step_adagrad, step_adam, step_sgd
-from recsparse.kernels.sgd import (
-    ADAGRAD,
-    BETA1,
-    BETA2,
-    SGD,
-    exp,
-    normalise,
-    weigh,
-)
+from recsparse.kernels.sgd import ADAGRAD, SGD, corrections, normalise, weigh
 
 
 @nb.njit(nogil=True, cache=True, inline="always")
@@ -65,15 +57,13 @@ def step_rows(  # type: ignore[no-untyped-def]
 
     With ``gather`` the weight times what they were is added to ``pull``; ``slope`` has room for a row and 15 entries.
     """
-    one = np.float32(1)
-    scale = scale2 = one
+    scale = scale2 = np.float32(1)
     for place in range(begin, end):
         row, weight = rows[place], weights[place - begin]
         start, n = span(row, ptr, len(vector))
         if len(steps):
             steps[row] += 1
-            scale = one / (one - exp(np.float32(steps[row]) * np.float32(np.log(BETA1))))
-            scale2 = one / (one - exp(np.float32(steps[row]) * np.float32(np.log(BETA2))))
+            scale, scale2 = corrections(steps[row])
         if len(columns):
             for k in range(0, n, LANES):
                 slope_lanes(vector, columns, values, np.int64(start) + k, n - k, weight, reg, slope, k)

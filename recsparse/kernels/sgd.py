@@ -226,14 +226,19 @@ def step_adagrad(values, squares, row, slope, rate):  # type: ignore[no-untyped-
         values[row, d] += rate * slope[d] / (np.sqrt(square) + np.float32(EPSILON))
 
 
+@nb.njit(nogil=True, cache=True, inline="always")
+def corrections(steps):  # type: ignore[no-untyped-def]
+    """What Adam's means and squares, which begin at zero, are multiplied by after so many steps."""
+    one, taken = np.float32(1), np.float32(steps)
+    first = one / (one - exp(taken * np.float32(np.log(BETA1))))
+    return first, one / (one - exp(taken * np.float32(np.log(BETA2))))
+
+
 @nb.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
 def step_adam(values, means, squares, steps, row, slope, rate):  # type: ignore[no-untyped-def]
     """The same by Adam (Kingma and Ba 2015, algorithm 1), with the steps counted a row."""
-    one = np.float32(1)
     steps[row] += 1
-    taken = np.float32(steps[row])
-    scale = one / (one - exp(taken * np.float32(np.log(BETA1))))
-    scale2 = one / (one - exp(taken * np.float32(np.log(BETA2))))
+    scale, scale2 = corrections(steps[row])
     for d in range(len(slope)):
         mean = np.float32(BETA1) * means[row, d] + np.float32(1 - BETA1) * slope[d]
         square = np.float32(BETA2) * squares[row, d] + np.float32(1 - BETA2) * slope[d] * slope[d]
@@ -255,7 +260,11 @@ def normalise(flat, start, n):  # type: ignore[no-untyped-def]
 
 @nb.njit(nogil=True, cache=True, error_model="numpy")
 def step_groups(start, stop, group_users, rows, ends, users, items, settings, log_share, scores, pull, slope):  # type: ignore[no-untyped-def]
-    """Take the steps of groups [start, stop) on whole tables, for any loss, optimiser and prior."""
+    """Take the steps of groups [start, stop) on whole tables, for any loss, optimiser and prior.
+
+    Items' rows and the user's step by the same lines twice: one function for both, which would take all of a side's
+    arrays for each row, makes an epoch of Adagrad 1.5 times as long.
+    """
     U, U1, U2, u_steps, u_prior, _, _, _ = users
     V, V1, V2, v_steps, v_prior, _, _, _ = items
     loss, optimiser, rate, reg, negatives, negative_weight, sharpness, unit = settings
