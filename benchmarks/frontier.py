@@ -2,8 +2,9 @@
 
     RECSPARSE_DATA=DIR python benchmarks/frontier.py ml-100k ml-1m gowalla --seeds 3
 
-Every dense row is tuned on its own, on validation users; sparse rows take the settings of the largest dense one, so
-that what they win is not won by tuning. Trainings and evaluations are kept below ``runs/frontier`` and not done again.
+Every dense row is tuned on its own, on validation users. Sparse rows take the settings of the dense table of ``dim``
+columns, and the wide ones, of which few entries are kept, those of the dense table that is as wide: what they win is
+not won by tuning. Trainings and evaluations are kept below ``runs/frontier`` and not done again.
 Writes ``benchmarks/results/frontier-DATASET.json`` and prints the table.
 """
 
@@ -38,23 +39,26 @@ DATASETS: dict[str, dict[str, Any]] = {
     "ml-100k": {
         "split": {"validation": 0.15, "test": 0.3}, "headline": "ndcg@100", "dim": 64,
         "tune": {"alpha0": [1.0, 2.0, 4.0], "reg": [0.005, 0.01]},
-        "dense": [2, 4, 8, 16, 32, 64, 128], "kept": [1, 2, 4, 8, 16],
+        "dense": [2, 4, 8, 16, 32, 64, 128, 256], "kept": [1, 2, 4, 8, 16],
+        "wide": 256, "wide-kept": {"gradual": [4, 8, 16], "tickets": [4, 8, 16], "best-rows": [2, 4, 8]}, "basis": 64,
     },
     "ml-1m": {
         "split": {"validation": 400, "test": 1000}, "headline": "ndcg@100", "dim": 128,
-        "tune": {"alpha0": [0.3, 1.0], "reg": [0.003, 0.007]},
-        "dense": [2, 4, 8, 16, 32, 64, 128], "kept": [2, 4, 8, 16, 32], "half": [6, 9, 13, 17, 24],
+        "tune": {"alpha0": [0.3, 1.0], "reg": [0.003, 0.007], "epochs": [8, 24]},
+        "dense": [2, 4, 8, 16, 32, 64, 128], "kept": [2, 4, 8, 16, 32], "long": [6, 9, 13, 17.8, 24], "basis": 128,
     },
     "gowalla": {
         "split": None, "headline": "ndcg@20", "dim": 128,
         "tune": {"alpha0": [0.003, 0.01, 0.03, 0.1], "reg": [0.001, 0.003, 0.007]},
-        "dense": [2, 4, 8, 16, 32, 64, 128], "kept": [2, 4, 8, 16, 32],
+        "dense": [2, 4, 8, 16, 32, 64, 128, 256, 512], "kept": [2, 4, 8, 16, 32],
+        "wide": 512, "wide-kept": {"gradual": [4, 8, 28], "tickets": [4, 8, 28], "best-rows": [1.5, 2.6, 4, 8]},
+        "basis": 256,
     },
 }  # fmt: skip
 
 
-def config_of(name: str, settings: dict[str, Any] | None) -> RunConfig:
-    """The rows: without ``settings`` the dense ones, to be tuned; with them the sparse ones."""
+def config_of(name: str, tuned: dict[int, dict[str, Any]] | None) -> RunConfig:
+    """The rows: the dense ones, to be tuned; or the sparse ones, by the settings that dense ones of each dim got."""
     about = DATASETS[name]
     dim = about["dim"]
     base = {"epochs": 8, "solver": "cg"}
@@ -62,8 +66,9 @@ def config_of(name: str, settings: dict[str, Any] | None) -> RunConfig:
         "kind": "ials", "params": base, "sweep": {"dim": about["dense"]}, "tune": about["tune"],
         "value_types": ["fp32", "fp16", "int8", "int4", "int3", "int2"],
     }]  # fmt: skip
-    if settings is not None:
-        base |= settings | {"epochs": 14}
+    if tuned is not None:
+        base |= tuned[dim] | {"epochs": 14}
+        wide = base | {"dim": about.get("wide")} | tuned.get(about.get("wide"), {}) | {"epochs": 14}
         kept = [k / dim for k in about["kept"]]
         schedule = {"kind": "gradual", "start": 0.3, "end": 0.9}
 
@@ -74,12 +79,19 @@ def config_of(name: str, settings: dict[str, Any] | None) -> RunConfig:
             }  # fmt: skip
 
         element = {"granularity": "element", "schedule": schedule}
-        half = element | {"allocation": {"kind": "best-rows", "share": 0.5}}
         best_rows = element | {"allocation": {"kind": "best-rows", "share": 0.4}}
+        tickets = {"granularity": "element", "schedule": "tickets"}
+        recipes = {"gradual": element, "tickets": tickets, "best-rows": best_rows}
         models = [
             sparse(element, {"recipe.density": kept}),
             sparse(best_rows, {"recipe.density": kept[:-1]}),
-            *([sparse(half, {"recipe.density": [k / dim for k in about["half"]]})] if "half" in about else []),
+            *(
+                sparse(
+                    element | {"allocation": {"kind": "best-rows", "share": 0.45}},
+                    {"recipe.density": [k / dim for k in few]}, epochs=24,
+                )
+                for few in [about.get("long")] if few
+            ),
             sparse({"granularity": "row", "schedule": schedule}, {
                 "dim": [16, 32, 64, 128], "recipe.density": [0.1, 0.2, 0.3, 0.5, 0.75],
             }),
@@ -89,10 +101,21 @@ def config_of(name: str, settings: dict[str, Any] | None) -> RunConfig:
             sparse({"granularity": "element", "schedule": "dynamic"}, {"recipe.density": kept[1:4]}),
             sparse({"granularity": "element", "schedule": "oneshot"}, {"recipe.density": kept[1:4]}),
             sparse({"granularity": "element", "schedule": "soft-threshold"}, {"recipe.density": kept[1:4]}),
-            sparse({"granularity": "element", "schedule": "tickets"}, {"recipe.density": kept[1:4]}),
+            sparse(tickets, {"recipe.density": kept[1:4]}),
             sparse(element | {"criterion": "loss-increase"}, {"recipe.density": kept[1:4]}),
             sparse(element | {"allocation": "popularity-groups"}, {"recipe.density": kept[1:4]}),
             sparse(element | {"allocation": "uniform"}, {"recipe.density": kept[1:4]}),
+            sparse(element | {"allocation": "sensitivity"}, {"recipe.density": kept[2:3]}),
+            *(
+                sparse(recipes[which], {"recipe.density": [k / about["wide"] for k in few]}, **wide)
+                for which, few in about.get("wide-kept", {}).items()
+            ),
+            {
+                "kind": "low-rank-ials", "value_types": INTEGERS,
+                "params": {key: value for key, value in base.items() if key != "solver"}
+                | {"dim": dim, "basis": about["basis"], "recipe": element},
+                "sweep": {"recipe.density": [k / about["basis"] for k in about["kept"][1:4]]},
+            },
         ]  # fmt: skip
     return RunConfig.model_validate({
         "name": "frontier", "data": {"source": name}, "models": models,
@@ -142,8 +165,8 @@ def measure(name: str, seed: int, work: Path) -> Iterator[Row]:
     dense = config_of(name, None)
     found = [row for training in trainings(dense) for row in _rows(training, dense, parts, work / f"seed-{seed}")]
     yield from found
-    largest = next(row for row in found if row.training.params["dim"] == about["dim"])
-    sparse = config_of(name, {key: largest.params[key] for key in about["tune"]})
+    tuned = {row.params["dim"]: {key: row.params[key] for key in about["tune"]} for row in found}
+    sparse = config_of(name, tuned)
     for training in trainings(sparse):
         yield from _rows(training, sparse, parts, work / f"seed-{seed}")
     yield from product_quantised(work / f"seed-{seed}" / f"ials-{about['dim']}", parts, work / f"seed-{seed}")

@@ -50,7 +50,9 @@ class IALS(FactorModel):
         solver: "cholesky" solves each half-step exactly; "cg" takes two steps of conjugate gradients towards it from
             the last epoch's factors (:meth:`ImplicitLoss.refine`), which reaches the same quality in as many epochs, in
             a fraction of the time; "block" solves some columns at a time given the others (iALS++,
-            :meth:`ImplicitLoss.solve_blocks`). Once a recipe has pruned the table, every solve is exact.
+            :meth:`ImplicitLoss.solve_blocks`). Once a recipe has pruned the table, items are solved exactly on what
+            they keep, and users exactly too, but for "cg": it goes on with its two steps, which with 512 columns takes
+            an eighth of the time.
         block: columns that the block solver takes at a time.
         recipe: how the item table becomes sparse, a :class:`recsparse.sparsity.Recipe` or the data of one; None keeps
             it dense.
@@ -210,12 +212,15 @@ class IALS(FactorModel):
         """One epoch: a user half-step and an item half-step."""
         loss, by_user, by_item = sides.loss, sides.by_user, sides.by_item
         shared, prior = sides.shared_of_items(items), sides.user_prior(users)
-        exact = self.solver == "cholesky" or support is not None or not isinstance(items, np.ndarray)
-        if self.solver == "cg" and not exact:
-            items, users = loss.refine(by_user, items, users, CG_STEPS, shared, prior)
-            shared, prior = sides.shared_of_users(users), sides.item_prior(items)
-            return loss.refine(by_item, users, items, CG_STEPS, shared, prior)
-        if exact:
+        sparse = support is not None or not isinstance(items, np.ndarray)
+        exact = self.solver == "cholesky" or sparse
+        if self.solver == "cg":
+            values = items if isinstance(items, np.ndarray) else items.toarray()
+            values, users = loss.refine(by_user, values, users, CG_STEPS, shared, prior, rotate=not sparse)
+            if not sparse:
+                shared, prior = sides.shared_of_users(users), sides.item_prior(values)
+                return loss.refine(by_item, users, values, CG_STEPS, shared, prior)
+        elif exact:
             users = loss.solve(by_user, items, shared, prior)
         else:
             users = loss.solve_blocks(by_user, items, users, self.block, shared, prior)

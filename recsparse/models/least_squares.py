@@ -111,6 +111,8 @@ class ImplicitLoss:
         steps: int,
         shared: Dense | None = None,
         prior: Dense | None = None,
+        *,
+        rotate: bool = True,
     ) -> tuple[Dense, Dense]:
         """Improve the rows of ``side`` by a few steps of conjugate gradients from where they are, instead of solving.
 
@@ -119,7 +121,8 @@ class ImplicitLoss:
         the last epoch's rows do what an exact solve does. Cost: O(nnz D steps + (R + N) D² + D³).
 
         Returns:
-            The other side's factors and the improved rows, both rotated.
+            The other side's factors and the improved rows, both rotated; or with ``rotate`` False, which sparse factors
+            need, as they were given and rotated back.
         """
         shared = self.shared(factors) if shared is None else shared
         if not np.isfinite(shared).all():
@@ -127,15 +130,16 @@ class ImplicitLoss:
         with single_threaded_blas():
             diagonal, basis = np.linalg.eigh(shared.astype(np.float64))
         basis = basis.astype(np.float32)
-        factors, rows = (_rotated(each, basis, self.n_jobs) for each in (factors, rows))
+        turned, rows = (_rotated(each, basis, self.n_jobs) for each in (factors, rows))
         prior = None if prior is None else _rotated(prior, basis, self.n_jobs)
         ridge = self.ridge(side)
         task = (
-            side.indptr, side.indices, side.data, factors, diagonal.astype(np.float32), ridge, _pull(ridge, prior),
+            side.indptr, side.indices, side.data, turned, diagonal.astype(np.float32), ridge, _pull(ridge, prior),
             rows, steps,
         )  # fmt: skip
         for_ranges(lambda start, stop: kernels.refine(*task, start, stop), len(rows), step=_STEP, n_jobs=self.n_jobs)
-        return factors, _or_prior(rows, side, prior)
+        rows = _or_prior(rows, side, prior)
+        return (turned, rows) if rotate else (factors, _rotated(rows, np.ascontiguousarray(basis.T), self.n_jobs))
 
     def solve_on_support(
         self,

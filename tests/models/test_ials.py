@@ -148,6 +148,29 @@ def test_two_steps_an_epoch_converge_to_the_same_loss() -> None:
     assert losses[1:] == pytest.approx(losses[:1] * 2, rel=0.01)
 
 
+def test_refined_rows_can_stay_in_the_basis_they_came_in() -> None:
+    X, F = ratings(200, 60), np.random.default_rng(0).standard_normal((60, 16)).astype(np.float32)
+    F[np.abs(F) < 1] = 0
+    start = np.zeros((X.shape[0], 16), dtype=np.float32)
+    rotated, turned = LOSS.refine(X, F, start, steps=2)
+    same, rows = LOSS.refine(X, F, start, steps=2, rotate=False)
+    assert same is F
+    np.testing.assert_allclose(rows @ F.T, turned @ rotated.T, atol=1e-4)
+    assert np.abs(rows - turned).max() > 0.01
+
+
+def test_conjugate_gradients_train_a_sparse_table_as_well_as_exact_solves() -> None:
+    X, losses = ratings(300, 80), []
+    for solver in ("cholesky", "cg"):
+        model = IALS(
+            dim=16, epochs=25, solver=solver, recipe=GRADUAL, alpha0=LOSS.alpha0, reg=LOSS.reg, nu=LOSS.nu
+        ).fit(X)
+        V, U = model.item_table_.to_dense(), model.fold_in(X)
+        item_ridge = LOSS.ridge(sp.csr_array(X.T)) @ np.square(V).sum(axis=1)
+        losses.append(sum(row_loss(X[[row]], V, U[row]) for row in range(X.shape[0])) + item_ridge)
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
 @pytest.mark.parametrize("density", [0.05, 0.5])
 def test_a_sparse_fixed_side_gives_the_same_solution(density: float) -> None:
     X, rng = ratings(), np.random.default_rng(3)
