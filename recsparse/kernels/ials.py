@@ -50,14 +50,19 @@ def solve_dense(routines, indptr, indices, weights, F, G, reg, out, start, stop)
 
 
 @nb.njit(nogil=True, cache=True)
-def solve_dense_from_sparse(routines, indptr, indices, weights, Fp, Fi, Fx, G, reg, out, start, stop):  # type: ignore[no-untyped-def]
-    """The same with the fixed side in CSR form (``Fp``, ``Fi``, ``Fx``): K² instead of D² work an interaction."""
+def solve_dense_from_sparse(routines, indptr, indices, weights, Fp, Fi, Fx, G, reg, longer, out, start, stop):  # type: ignore[no-untyped-def]
+    """The same with the fixed side in CSR form (``Fp``, ``Fi``, ``Fx``): K² instead of D² work an interaction.
+
+    Rows of up to ``longer`` interactions are left as they are; -1 leaves none.
+    """
     d = G.shape[0]
     A = np.empty((d, d), dtype=np.float32)
     integers = np.empty(3, dtype=np.int32)
     for row in range(start, stop):
         x = out[row]
         begin, end = indptr[row], indptr[row + 1]
+        if end - begin <= longer:
+            continue
         if begin == end:
             x[:] = 0
             continue
@@ -74,6 +79,64 @@ def solve_dense_from_sparse(routines, indptr, indices, weights, Fp, Fi, Fx, G, r
                     A[Fi[a], Fi[b]] += c * Fx[b]
         if solve_positive(routines, A, x, integers) != 0:
             x[:] = np.nan
+
+
+@nb.njit(nogil=True, cache=True)
+def solve_short(routines, indptr, indices, weights, Fp, Fi, Fx, basis, diagonal, reg, longest, out, start, stop):  # type: ignore[no-untyped-def]
+    """The same for rows of up to ``longest`` interactions, by a system of as many unknowns instead of D; not the rest.
+
+    With G = Q diag(λ) Qᵀ (``basis``, ``diagonal``), a row's factors times Q as Z, its weights on the diagonal of W and
+    M = diag(λ) + reg_r I (the push-through identity):
+
+        x = Q M⁻¹ Zᵀ (W⁻¹ + Z M⁻¹ Zᵀ)⁻¹ 1
+
+    ``out`` (R, D), zero on entry, gets x without its Q. Interactions of weight 0 say nothing and are left out.
+    """
+    d = len(diagonal)
+    Z = np.empty((longest, d), dtype=np.float32)
+    buffer = np.empty(d * longest, dtype=np.float32)
+    square = np.empty(longest * longest, dtype=np.float32)
+    ones = np.empty(longest, dtype=np.float32)
+    scale = np.empty(d, dtype=np.float32)
+    scalars = np.empty(1, dtype=np.float32)
+    integers = np.empty(3, dtype=np.int32)
+    for row in range(start, stop):
+        begin, end = indptr[row], indptr[row + 1]
+        n = 0
+        for position in range(begin, end):
+            n += weights[position] > 0
+        if n == 0 or end - begin > longest:
+            continue
+        for j in range(d):
+            scale[j] = 1 / np.sqrt(diagonal[j] + reg[row])
+        A = square[: n * n].reshape(n, n)
+        B = buffer[: d * n].reshape(d, n)
+        shares = ones[:n]
+        A[:] = 0
+        shares[:] = 1
+        r = 0
+        for position in range(begin, end):
+            if not weights[position] > 0:
+                continue
+            f = indices[position]
+            z = Z[r]
+            z[:] = 0
+            for a in range(Fp[f], Fp[f + 1]):
+                for j in range(d):
+                    z[j] += Fx[a] * basis[Fi[a], j]
+            for j in range(d):
+                B[j, r] = scale[j] * z[j]
+            A[r, r] = 1 / weights[position]
+            r += 1
+        add_gram(routines, B, d, A, scalars, integers)
+        if solve_positive(routines, A, shares, integers) != 0:
+            shares[:] = np.nan
+        x = out[row]
+        for r in range(n):
+            for j in range(d):
+                x[j] += shares[r] * Z[r, j]
+        for j in range(d):
+            x[j] *= scale[j] * scale[j]
 
 
 @nb.njit(nogil=True, cache=True)

@@ -62,7 +62,8 @@ class ImplicitLoss:
         """Minimise over all rows of ``side`` (R, N), given the other side's factors (N, D): (R, D) float32.
 
         A row without interactions becomes its prior (R, D), or zero. Cost: O(nnz D² + R D³), or O(nnz K² + R D³) for a
-        CSR of K a row.
+        CSR of K a row. Where such a CSR meets at least D rows, those of n <= D / 2 interactions take
+        O(n K D + n² D) each.
         """
         shared = self.shared(factors) if shared is None else shared
         ridge = self.ridge(side)
@@ -74,10 +75,22 @@ class ImplicitLoss:
             task: tuple[Any, ...] = (*rows, factors, shared, ridge, out)
             kernel: Any = kernels.solve_dense
         else:
-            task = (*rows, factors.indptr, factors.indices, factors.data, shared, ridge, out)
+            sparse, longest = (factors.indptr, factors.indices, factors.data), -1
+            if prior is None and len(out) >= len(shared) and np.isfinite(shared).all():
+                longest = len(shared) // 2
+                self._solve_short((*rows, *sparse), shared, ridge, longest, out)
+            task = (*rows, *sparse, shared, ridge, longest, out)
             kernel = kernels.solve_dense_from_sparse
         for_ranges(lambda start, stop: kernel(*task, start, stop), len(out), step=_STEP, n_jobs=self.n_jobs)
         return _or_prior(out, side, prior)
+
+    def _solve_short(self, rows: tuple[Any, ...], shared: Dense, ridge: Dense, longest: int, out: Dense) -> None:
+        diagonal, basis = _eigen(shared)
+        task = (*rows, basis, np.maximum(diagonal, 0), ridge, longest, out)
+        for_ranges(
+            lambda start, stop: kernels.solve_short(*task, start, stop), len(out), step=_STEP, n_jobs=self.n_jobs
+        )
+        out[:] = _rotated(out, np.ascontiguousarray(basis.T), self.n_jobs)
 
     def solve_blocks(
         self,
@@ -127,14 +140,12 @@ class ImplicitLoss:
         shared = self.shared(factors) if shared is None else shared
         if not np.isfinite(shared).all():
             return factors, np.full_like(rows, np.nan)
-        with single_threaded_blas():
-            diagonal, basis = np.linalg.eigh(shared.astype(np.float64))
-        basis = basis.astype(np.float32)
+        diagonal, basis = _eigen(shared)
         turned, rows = (_rotated(each, basis, self.n_jobs) for each in (factors, rows))
         prior = None if prior is None else _rotated(prior, basis, self.n_jobs)
         ridge = self.ridge(side)
         task = (
-            side.indptr, side.indices, side.data, turned, diagonal.astype(np.float32), ridge, _pull(ridge, prior),
+            side.indptr, side.indices, side.data, turned, diagonal, ridge, _pull(ridge, prior),
             rows, steps,
         )  # fmt: skip
         for_ranges(lambda start, stop: kernels.refine(*task, start, stop), len(rows), step=_STEP, n_jobs=self.n_jobs)
@@ -252,6 +263,13 @@ def _or_prior(rows: Dense, side: sp.csr_array, prior: Dense | None) -> Dense:
         empty = np.diff(side.indptr) == 0
         rows[empty] = prior[empty]
     return rows
+
+
+def _eigen(shared: Dense) -> tuple[Dense, Dense]:
+    """Eigenvalues (D,) and eigenvectors (D, D) of what all rows share; the same bytes at any number of threads."""
+    with single_threaded_blas():
+        diagonal, basis = np.linalg.eigh(shared.astype(np.float64))
+    return diagonal.astype(np.float32), basis.astype(np.float32)
 
 
 def _rotated(rows: Dense, basis: Dense, n_jobs: int | None) -> Dense:

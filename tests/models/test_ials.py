@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -176,6 +177,22 @@ def test_a_sparse_fixed_side_gives_the_same_solution(density: float) -> None:
     X, rng = ratings(), np.random.default_rng(3)
     F = np.where(rng.random((X.shape[1], 24)) < density, rng.standard_normal((X.shape[1], 24)), 0).astype(np.float32)
     np.testing.assert_allclose(LOSS.solve(X, sp.csr_array(F)), LOSS.solve(X, F), atol=1e-4)
+
+
+def test_short_rows_solve_a_system_of_their_interactions() -> None:
+    rng = np.random.default_rng(5)
+    X = sp.random_array((200, 300), density=0.06, format="csr", dtype=np.float32, rng=rng)
+    X.data[::7] = 0
+    X.data[X.indptr[4] : X.indptr[5]] = 0  # weights of nothing at all
+    F = np.where(rng.random((300, 32)) < 0.08, rng.standard_normal((300, 32)), 0).astype(np.float32)
+    lengths = np.diff(X.indptr)
+    assert (lengths <= 16).sum() > 50 < (lengths > 16).sum()
+    rows = LOSS.solve(X, sp.csr_array(F))
+    np.testing.assert_allclose(rows, LOSS.solve(X, F), atol=1e-5)
+    np.testing.assert_array_equal(rows, replace(LOSS, n_jobs=3).solve(X, sp.csr_array(F)))
+    assert not rows[4].any()
+    few = sp.csr_array(X[:9])  # fewer rows than columns: not worth the eigenvectors
+    np.testing.assert_allclose(LOSS.solve(few, sp.csr_array(F)), rows[:9], atol=1e-5)
 
 
 def test_gram_is_the_same_at_any_number_of_threads_and_right() -> None:
