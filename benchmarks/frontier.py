@@ -40,8 +40,8 @@ DATASETS: dict[str, dict[str, Any]] = {
         "split": {"validation": 0.15, "test": 0.3}, "headline": "ndcg@100", "dim": 64,
         "tune": {"alpha0": [1.0, 2.0, 4.0], "reg": [0.005, 0.01]},
         "dense": [2, 4, 8, 16, 32, 64, 128, 256], "kept": [1, 2, 4, 8, 16],
-        "wide": 256, "wide-kept": {"gradual": [4, 8, 16], "tickets": [4, 8, 16], "best-rows": [2, 4, 8]}, "wide-reg": [0.005, 0.01],
-        "basis": 64,
+        "wide": 256, "wide-kept": {"gradual": [4, 8, 16], "tickets": [4, 8, 16], "best-rows": [2, 4, 8]},
+        "wide-reg": [0.005, 0.01], "basis": 64,
     },
     "ml-1m": {
         "split": {"validation": 400, "test": 1000}, "headline": "ndcg@100", "dim": 128,
@@ -52,8 +52,8 @@ DATASETS: dict[str, dict[str, Any]] = {
         "split": None, "headline": "ndcg@20", "dim": 128,
         "tune": {"alpha0": [0.003, 0.01, 0.03, 0.1], "reg": [0.001, 0.003, 0.007]},
         "dense": [2, 4, 8, 16, 32, 64, 128, 256], "kept": [2, 4, 8, 16, 32],
-        "wide": 512, "wide-kept": {"tickets": [4, 8, 28], "best-rows": [2.6, 4], "gradual": [8]}, "wide-reg": [0.001, 0.003],
-        "basis": 256,
+        "wide": 512, "wide-kept": {"tickets": [4, 8, 28], "best-rows": [2.6, 4], "gradual": [8]},
+        "wide-reg": [0.001, 0.003], "basis": 256,
     },
 }  # fmt: skip
 
