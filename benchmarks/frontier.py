@@ -39,9 +39,7 @@ DATASETS: dict[str, dict[str, Any]] = {
     "ml-100k": {
         "split": {"validation": 0.15, "test": 0.3}, "headline": "ndcg@100", "dim": 64,
         "tune": {"alpha0": [1.0, 2.0, 4.0], "reg": [0.005, 0.01]},
-        "dense": [2, 4, 8, 16, 32, 64, 128, 256], "kept": [1, 2, 4, 8, 16],
-        "wide": 256, "wide-kept": {"gradual": [4, 8, 16], "tickets": [4, 8, 16], "best-rows": [2, 4, 8]},
-        "wide-reg": [0.005, 0.01], "basis": 64,
+        "dense": [2, 4, 8, 16, 32, 64, 128], "kept": [1, 2, 4, 8, 16], "basis": 64,
     },
     "ml-1m": {
         "split": {"validation": 400, "test": 1000}, "headline": "ndcg@100", "dim": 128,

@@ -202,9 +202,11 @@ def p2(folder: Path) -> list[Row]:
     train, whole = by_degree(tuning.train), by_degree(joined)
     parts = replace(tuning, train=train, validation=with_histories(tuning.validation, train))
     test = with_histories(tuning.test, whole)
-    for dim in (128, 512):
-        models = grid(IALS, base | {"dim": dim}, alpha0=[0.01, 0.02], reg=[0.002, 0.003, 0.004])
-        model = best("p2 by degree", models, parts, "ndcg@20")
+    for dim in (128, 512, 1024):
+        if dim < 1024:  # the widest takes what 512 columns chose
+            models = grid(IALS, base | {"dim": dim}, alpha0=[0.01, 0.02], reg=[0.002, 0.003, 0.004])
+            chosen = best("p2 by degree", models, parts, "ndcg@20")
+        model = clone(chosen).set_params(dim=dim)
         rows += tested("p2 by degree", f"iALS by degree, dim {dim}", model, whole, test, metrics, {HISTORY: None})
     return rows
 
