@@ -50,7 +50,7 @@ DATASETS: dict[str, dict[str, Any]] = {
         "split": None, "headline": "ndcg@20", "dim": 128,
         "tune": {"alpha0": [0.003, 0.01, 0.03, 0.1], "reg": [0.001, 0.003, 0.007]},
         "dense": [2, 4, 8, 16, 32, 64, 128, 256], "kept": [2, 4, 8, 16, 32],
-        "wide": 512, "wide-kept": {"tickets": [4, 8, 28], "best-rows": [2.6, 4], "gradual": [8]},
+        "wide": 512, "wide-kept": {"tickets": [4, 8, 28]},
         "wide-reg": [0.001, 0.003], "basis": 256,
     },
 }  # fmt: skip
