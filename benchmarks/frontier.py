@@ -39,19 +39,19 @@ DATASETS: dict[str, dict[str, Any]] = {
     "ml-100k": {
         "split": {"validation": 0.15, "test": 0.3}, "headline": "ndcg@100", "dim": 64,
         "tune": {"alpha0": [1.0, 2.0, 4.0], "reg": [0.005, 0.01]},
-        "dense": [2, 4, 8, 16, 32, 64, 128], "kept": [1, 2, 4, 8, 16], "basis": 64,
+        "dense": [2, 4, 8, 16, 32, 64, 128], "kept": [1, 2, 4, 8, 16], "basis": 64, "of-basis": [2, 4, 8],
     },
     "ml-1m": {
         "split": {"validation": 400, "test": 1000}, "headline": "ndcg@100", "dim": 128,
         "tune": {"alpha0": [0.3, 1.0], "reg": [0.003, 0.007], "epochs": [8, 24]},
-        "dense": [2, 4, 8, 16, 32, 64, 128], "kept": [2, 4, 8, 16, 32], "long": [6, 9, 13, 18, 24], "basis": 128,
+        "dense": [2, 4, 8, 16, 32, 64, 128], "kept": [2, 4, 8, 16, 32], "long": [6, 9, 13, 18, 24],
+        "basis": 128, "of-basis": [4, 8, 16],
     },
     "gowalla": {
         "split": None, "headline": "ndcg@20", "dim": 128,
         "tune": {"alpha0": [0.003, 0.01, 0.03, 0.1], "reg": [0.001, 0.003, 0.007]},
         "dense": [2, 4, 8, 16, 32, 64, 128, 256], "kept": [2, 4, 8, 16, 32],
-        "wide": 512, "wide-kept": {"tickets": [4, 8, 28]},
-        "wide-reg": [0.001, 0.003], "basis": 256,
+        "wide": 512, "wide-kept": {"tickets": [4, 8, 28]}, "wide-reg": [0.001, 0.003], "basis": 256, "of-basis": [4, 8],
     },
 }  # fmt: skip
 
@@ -113,7 +113,7 @@ def config_of(name: str, tuned: dict[int, dict[str, Any]] | None) -> RunConfig:
                 "kind": "low-rank-ials", "value_types": INTEGERS,
                 "params": {key: value for key, value in base.items() if key != "solver"}
                 | {"dim": dim, "basis": about["basis"], "recipe": element},
-                "sweep": {"recipe.density": [k / about["basis"] for k in about["kept"][1:4]]},
+                "sweep": {"recipe.density": [k / about["basis"] for k in about["of-basis"]]},
             },
         ]  # fmt: skip
     return RunConfig.model_validate({
