@@ -51,7 +51,7 @@ DATASETS: dict[str, dict[str, Any]] = {
         "split": None, "headline": "ndcg@20", "dim": 128,
         "tune": {"alpha0": [0.003, 0.01, 0.03, 0.1], "reg": [0.001, 0.003, 0.007]},
         "dense": [2, 4, 8, 16, 32, 64, 128, 256], "kept": [2, 4, 8, 16, 32],
-        "wide": 512, "wide-kept": {"tickets": [4, 8, 28]}, "wide-reg": [0.001, 0.003], "basis": 256, "of-basis": [4, 8],
+        "wide": 512, "wide-kept": [4, 8, 28], "wide-reg": [0.001, 0.003], "basis": 256, "of-basis": [4, 8],
     },
 }  # fmt: skip
 
@@ -79,7 +79,6 @@ def config_of(name: str, tuned: dict[int, dict[str, Any]] | None) -> RunConfig:
         element = {"granularity": "element", "schedule": schedule}
         best_rows = element | {"allocation": {"kind": "best-rows", "share": 0.4}}
         tickets = {"granularity": "element", "schedule": "tickets"}
-        recipes = {"gradual": element, "tickets": tickets, "best-rows": best_rows}
         models = [
             sparse(element, {"recipe.density": kept}),
             sparse(best_rows, {"recipe.density": kept[:-1]}),
@@ -105,9 +104,9 @@ def config_of(name: str, tuned: dict[int, dict[str, Any]] | None) -> RunConfig:
             sparse(element | {"allocation": "uniform"}, {"recipe.density": kept[1:4]}),
             sparse(element | {"allocation": "sensitivity"}, {"recipe.density": kept[2:3]}),
             *(
-                sparse(recipes[which], {"recipe.density": [k / about["wide"] for k in few]}, dim=about["wide"])
+                sparse(tickets, {"recipe.density": [k / wide for k in about["wide-kept"]]}, dim=wide)
                 | {"tune": {"reg": about["wide-reg"]}}
-                for which, few in about.get("wide-kept", {}).items()
+                for wide in [about.get("wide")] if wide
             ),
             {
                 "kind": "low-rank-ials", "value_types": INTEGERS,

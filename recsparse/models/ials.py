@@ -51,8 +51,8 @@ class IALS(FactorModel):
             the last epoch's factors (:meth:`ImplicitLoss.refine`), which reaches the same quality in as many epochs, in
             a fraction of the time; "block" solves some columns at a time given the others (iALS++,
             :meth:`ImplicitLoss.solve_blocks`). Once a recipe has pruned the table, items are solved exactly on what
-            they keep, and users exactly too, but for "cg": it goes on with its two steps, which with 512 columns takes
-            an eighth of the time.
+            they keep, and users exactly too, but for "cg": it goes on with its two steps for them, and holds two dense
+            copies of the item table meanwhile.
         block: columns that the block solver takes at a time.
         recipe: how the item table becomes sparse, a :class:`recsparse.sparsity.Recipe` or the data of one; None keeps
             it dense.

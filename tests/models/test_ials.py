@@ -138,14 +138,18 @@ def test_conjugate_gradients_reach_the_exact_solution_in_a_rotated_basis() -> No
     np.testing.assert_allclose(rotated @ rotated.T, F @ F.T, atol=1e-4)
 
 
+def whole_loss(X: sp.csr_array, model: IALS) -> float:
+    V, U = model.item_table_.to_dense(), model.fold_in(X)
+    item_ridge = LOSS.ridge(sp.csr_array(X.T)) @ np.square(V).sum(axis=1)
+    return sum(row_loss(X[[row]], V, U[row]) for row in range(X.shape[0])) + item_ridge
+
+
 def test_two_steps_an_epoch_converge_to_the_same_loss() -> None:
     X = ratings()
     losses = []
     for solver in ("cholesky", "cg", "block"):
         model = IALS(dim=8, epochs=25, solver=solver, block=3, alpha0=LOSS.alpha0, reg=LOSS.reg, nu=LOSS.nu).fit(X)
-        V, U = model.item_table_.to_dense(), model.fold_in(X)
-        item_ridge = LOSS.ridge(sp.csr_array(X.T)) @ np.square(V).sum(axis=1)
-        losses.append(sum(row_loss(X[[row]], V, U[row]) for row in range(X.shape[0])) + item_ridge)
+        losses.append(whole_loss(X, model))
     assert losses[1:] == pytest.approx(losses[:1] * 2, rel=0.01)
 
 
@@ -166,9 +170,7 @@ def test_conjugate_gradients_train_a_sparse_table_as_well_as_exact_solves() -> N
         model = IALS(
             dim=16, epochs=25, solver=solver, recipe=GRADUAL, alpha0=LOSS.alpha0, reg=LOSS.reg, nu=LOSS.nu
         ).fit(X)
-        V, U = model.item_table_.to_dense(), model.fold_in(X)
-        item_ridge = LOSS.ridge(sp.csr_array(X.T)) @ np.square(V).sum(axis=1)
-        losses.append(sum(row_loss(X[[row]], V, U[row]) for row in range(X.shape[0])) + item_ridge)
+        losses.append(whole_loss(X, model))
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
 
 
