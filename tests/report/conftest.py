@@ -175,7 +175,20 @@ class Browser:
             shutil.rmtree(self._profile, ignore_errors=True)
 
     def open(self, path):
+        """Open a report, and wait until its charts are drawn: Plotly goes on after the page has loaded."""
         self._call("POST", "/url", {"url": Path(path).resolve().as_uri()})
+        drawn = """
+            const charts = [...document.querySelectorAll('.chart')];
+            return charts.every((chart) => chart.querySelector('.main-svg')) && charts.map((one) => one.innerHTML).join();
+        """
+        before = None
+        for _ in range(300):
+            now = self.run(drawn)
+            if now and now == before:
+                return
+            before = now
+            time.sleep(0.1)
+        raise RuntimeError(f"the charts of {path} were not drawn within 30 seconds")
 
     def run(self, script, *arguments):
         """The value a JavaScript function body returns."""
