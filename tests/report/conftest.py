@@ -177,13 +177,14 @@ class Browser:
     def open(self, path):
         """Open a report, and wait until its charts are drawn: Plotly goes on after the page has loaded."""
         self._call("POST", "/url", {"url": Path(path).resolve().as_uri()})
-        drawn = """
+        picture = """
             const charts = [...document.querySelectorAll('.chart')];
-            return charts.every((chart) => chart.querySelector('.main-svg')) && charts.map((one) => one.innerHTML).join();
+            const drawn = charts.every((chart) => chart.querySelector('.main-svg'));
+            return drawn && charts.map((chart) => chart.innerHTML).join();
         """
         before = None
         for _ in range(300):
-            now = self.run(drawn)
+            now = self.run(picture)
             if now and now == before:
                 return
             before = now
