@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     seeds = parser.parse_args().seeds
     work = Path("runs") / "frontier" / "ml-1m"
-    splits = [split_of("ml-1m", seed, work) for seed in range(seeds)]
+    splits = [split_of("ml-1m", seed, work)[0] for seed in range(seeds)]
     rows = []
     for schedule, when in SCHEDULES.items():
         for kept in KEPT[schedule]:

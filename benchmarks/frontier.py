@@ -4,7 +4,9 @@
 
 Every dense row is tuned on its own, on validation users. Sparse rows take the settings of the dense table of ``dim``
 columns, so that what they win is not won by tuning; wide ones, of which few entries are kept, choose ``reg`` of two on
-the validation users. Trainings and evaluations are kept below ``runs/frontier`` and not done again.
+the validation users. On Gowalla, whose test users are those trained on, every row is then fitted to the training and
+validation interactions with the settings it had. Trainings and evaluations are kept below ``runs/frontier`` and not
+done again.
 Writes ``benchmarks/results/frontier-DATASET.json`` and prints the table.
 """
 
@@ -13,7 +15,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,9 @@ import pandas as pd
 from recsparse.config import RunConfig
 from recsparse.evaluation import Evaluation, evaluate, paired
 from recsparse.evaluation.pool import pool
-from recsparse.interactions import Interactions, Ratings, Source, Split, build, predefined, read, split
+from recsparse.interactions import Interactions, Ratings, Source, Split, build, read, split
+from recsparse.interactions.protocols import TEST, TRAIN, VALIDATION
+from recsparse.interactions.split import assemble
 from recsparse.models import Recommender
 from recsparse.pipeline.results import machine, versions
 from recsparse.pipeline.rows import Training, make, trainings
@@ -49,9 +53,10 @@ DATASETS: dict[str, dict[str, Any]] = {
     },
     "gowalla": {
         "split": None, "headline": "ndcg@20", "dim": 128,
-        "tune": {"alpha0": [0.003, 0.01, 0.03, 0.1], "reg": [0.001, 0.003, 0.007]},
+        "tune": {"alpha0": [0.003, 0.01, 0.03, 0.1], "reg": [0.0003, 0.001, 0.003, 0.007]},
         "dense": [2, 4, 8, 16, 32, 64, 128, 256], "kept": [2, 4, 8, 16, 32],
-        "wide": 512, "wide-kept": [4, 8, 28], "wide-reg": [0.001, 0.003], "basis": 256, "of-basis": [4, 8],
+        "wide": [(512, "tickets", [4, 8, 28]), (512, "best-rows", [4, 8, 16]), (256, "best-rows", [1, 2, 3, 6])],
+        "wide-reg": [0.001, 0.003], "basis": 256, "of-basis": [4, 8],
     },
 }  # fmt: skip
 
@@ -79,6 +84,7 @@ def config_of(name: str, tuned: dict[int, dict[str, Any]] | None) -> RunConfig:
         element = {"granularity": "element", "schedule": schedule}
         best_rows = element | {"allocation": {"kind": "best-rows", "share": 0.4}}
         tickets = {"granularity": "element", "schedule": "tickets"}
+        named = {"tickets": tickets, "best-rows": best_rows}
         models = [
             sparse(element, {"recipe.density": kept}),
             sparse(best_rows, {"recipe.density": kept[:-1]}),
@@ -104,9 +110,9 @@ def config_of(name: str, tuned: dict[int, dict[str, Any]] | None) -> RunConfig:
             sparse(element | {"allocation": "uniform"}, {"recipe.density": kept[1:4]}),
             sparse(element | {"allocation": "sensitivity"}, {"recipe.density": kept[2:3]}),
             *(
-                sparse(tickets, {"recipe.density": [k / wide for k in about["wide-kept"]]}, dim=wide)
+                sparse(named[recipe], {"recipe.density": [k / wide for k in few]}, dim=wide)
                 | {"tune": {"reg": about["wide-reg"]}}
-                for wide in [about.get("wide")] if wide
+                for wide, recipe, few in about.get("wide", [])
             ),
             {
                 "kind": "low-rank-ials", "value_types": INTEGERS,
@@ -121,27 +127,39 @@ def config_of(name: str, tuned: dict[int, dict[str, Any]] | None) -> RunConfig:
     })  # fmt: skip
 
 
-def split_of(name: str, seed: int, work: Path) -> Split:
-    """The split of a seed; Gowalla's published one is the same for every seed."""
+def split_of(name: str, seed: int, work: Path) -> tuple[Split, Interactions]:
+    """The split of a seed, and what a table is fitted to once its settings are chosen.
+
+    Gowalla's published split is the same for every seed.
+    """
     if name == "gowalla":
-        return predefined(*map(Interactions.from_frame, gowalla(Path(os.environ["RECSPARSE_DATA"]) / name)))
+        return labelled(gowalla(Path(os.environ["RECSPARSE_DATA"])))
     if not (work / "data").exists():
         source: Source | str = name
         if name != "ml-100k":
             folder = Path(os.environ["RECSPARSE_DATA"]) / name
             source = Source(ratings=Ratings(path=str(folder / "ratings.parquet")))
         build(source, work / "data")
-    return split(read(work / "data"), "strong", seed=seed, target=0.2, **DATASETS[name]["split"])
+    parts = split(read(work / "data"), "strong", seed=seed, target=0.2, **DATASETS[name]["split"])
+    return parts, parts.train
 
 
-def gowalla(folder: Path) -> list[pd.DataFrame]:
-    """The published parts, a line a pair: training, validation, test."""
+def gowalla(folder: Path) -> pd.DataFrame:
+    """The published pairs, each labelled by its part."""
     parts = []
-    for part in ("train", "valid", "test"):
-        lines = (line.split() for line in (folder / f"{part}.txt").read_text().splitlines())
+    for part, label in (("train", TRAIN), ("valid", VALIDATION), ("test", TEST)):
+        lines = (line.split() for line in (folder / "gowalla" / f"{part}.txt").read_text().splitlines())
         pairs = [(int(user), int(item)) for user, *items in lines for item in items]
-        parts.append(pd.DataFrame(pairs, columns=["user_id", "item_id"]))
-    return parts
+        parts.append(pd.DataFrame(pairs, columns=["user_id", "item_id"]).assign(label=label))
+    return pd.concat(parts)
+
+
+def labelled(pairs: pd.DataFrame) -> tuple[Split, Interactions]:
+    """The split by the column ``label``, and its training and validation interactions together."""
+    whole = Interactions.from_frame(pairs, value="label")
+    labels = whole.matrix.data.astype(np.int8)
+    whole.matrix.data[:] = 1
+    return assemble(whole, labels, {"protocol": "predefined"}), whole.select_entries(labels != TEST)
 
 
 @dataclass(frozen=True)
@@ -158,35 +176,61 @@ class Row:
 
 def measure(name: str, seed: int, work: Path) -> Iterator[Row]:
     """Every row of one seed."""
-    parts = split_of(name, seed, work)
+    parts, whole = split_of(name, seed, work)
     about = DATASETS[name]
     dense = config_of(name, None)
-    found = [row for training in trainings(dense) for row in _rows(training, dense, parts, work / f"seed-{seed}")]
+    found = [row for each in trainings(dense) for row in _rows(each, dense, parts, whole, work / f"seed-{seed}")]
     yield from found
     tuned = {row.params["dim"]: {key: row.params[key] for key in about["tune"]} for row in found}
     sparse = config_of(name, tuned)
     for training in trainings(sparse):
-        yield from _rows(training, sparse, parts, work / f"seed-{seed}")
+        yield from _rows(training, sparse, parts, whole, work / f"seed-{seed}")
     yield from product_quantised(work / f"seed-{seed}" / f"ials-{about['dim']}", parts, work / f"seed-{seed}")
 
 
-def _rows(training: Training, config: RunConfig, parts: Split, where: Path) -> list[Row]:
+def _rows(training: Training, config: RunConfig, parts: Split, whole: Interactions, where: Path) -> list[Row]:
     stages = {each: Stage(each, where / training.slug_of(each), "done") for each in training.value_types}
-    if not all(stage.is_done() for stage in stages.values()):
-        print(f"{where}: {training.label}", file=sys.stderr, flush=True)
-        places = {each: stage.directory for each, stage in stages.items()}
-        train(training, parts, config, places, lambda params: make(training.kind, params).fit(parts.train))
-        for stage in stages.values():
-            stage.finish(0.0)
+    if whole is parts.train:
+        _choose(training, config, parts, stages)
+        params = Fitted.read(next(iter(stages.values())).directory).params
+    else:
+        params = _refit(training, config, parts, whole, stages, where / "chosen" / training.slug_of("fp32"))
     rows = []
     for value_type, stage in stages.items():
         model, label = Recommender.load(stage.directory), training.label_of(value_type)
         table = model.item_table_
         rows.append(Row(
-            training, label, training.family_of(value_type), Fitted.read(stage.directory).params,
-            table.nbytes / table.shape[0], _evaluated(model, parts, label, stage.directory / "test.parquet"),
+            training, label, training.family_of(value_type), params, table.nbytes / table.shape[0],
+            _evaluated(model, parts, label, stage.directory / "test.parquet"),
         ))  # fmt: skip
     return rows
+
+
+def _choose(training: Training, config: RunConfig, parts: Split, stages: dict[str, Stage]) -> None:
+    """Fit to the training part, by the best settings where there is a choice; once."""
+    if not all(stage.is_done() for stage in stages.values()):
+        print(f"{next(iter(stages.values())).directory}: {training.label}", file=sys.stderr, flush=True)
+        places = {each: stage.directory for each, stage in stages.items()}
+        train(training, parts, config, places, lambda params: make(training.kind, params).fit(parts.train))
+        for stage in stages.values():
+            stage.finish(0.0)
+
+
+def _refit(
+    training: Training, config: RunConfig, parts: Split, whole: Interactions, stages: dict[str, Stage], chosen: Path
+) -> dict[str, Any]:
+    """Choose the settings as before, then fit by them to ``whole``; once."""
+    params = training.params
+    if len(training.candidates) > 1:
+        _choose(replace(training, value_types=("fp32",)), config, parts, {"fp32": Stage("fp32", chosen, "done")})
+        params = Fitted.read(chosen).params
+    if not all(stage.is_done() for stage in stages.values()):
+        print(f"{chosen.parent.parent}: {training.label}", file=sys.stderr, flush=True)
+        model = make(training.kind, params).fit(whole)
+        for value_type, stage in stages.items():
+            model.repack(value_type).save(stage.directory, overwrite=True)
+            stage.finish(0.0)
+    return params
 
 
 def _evaluated(model: Recommender, parts: Split, label: str, file: Path) -> Evaluation:

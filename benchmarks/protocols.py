@@ -37,7 +37,7 @@ from sklearn.metrics import roc_auc_score
 from recsparse.evaluation import evaluate
 from recsparse.interactions import Interactions, Split, split
 from recsparse.interactions.protocols import TEST, TRAIN, VALIDATION
-from recsparse.interactions.split import Holdout, assemble
+from recsparse.interactions.split import Holdout
 from recsparse.models import EASE, IALS, MF, BiasedMF, ItemKNN, Popularity, Recommender, SparseEASE
 from recsparse.pipeline.results import machine, versions
 
@@ -131,19 +131,6 @@ def tested(name: str, label: str, model: Recommender, train: Interactions, test:
     return [row | {"mask": mask, "metrics": means} for mask, means in found.items()]
 
 
-def labelled(pairs: pd.DataFrame) -> tuple[Split, Interactions]:
-    """The split by the column ``label``, and its training and validation interactions together."""
-    whole = Interactions.from_frame(pairs, value="label")
-    labels = whole.matrix.data.astype(np.int8)
-    whole.matrix.data[:] = 1
-    return assemble(whole, labels, {"protocol": "predefined"}), whole.select_entries(labels != TEST)
-
-
-def gowalla(folder: Path) -> pd.DataFrame:
-    parts = frontier.gowalla(folder / "gowalla")
-    return pd.concat([part.assign(label=label) for part, label in zip(parts, (TRAIN, VALIDATION, TEST), strict=True)])
-
-
 def ml_1m(folder: Path) -> pd.DataFrame:
     found: pd.DataFrame = pq.read_table(folder / "ml-1m" / "ratings.parquet").to_pandas()
     return found
@@ -181,7 +168,7 @@ def p1(name: str, pairs: pd.DataFrame, tune: dict[str, list[float]], seeds: int,
 
 def p2(folder: Path) -> list[Row]:
     metrics = ["recall@20", "ndcg@20"]
-    tuning, joined = labelled(gowalla(folder))
+    tuning, joined = frontier.labelled(frontier.gowalla(folder))
     base = {"solver": "cg", "epochs": 10}
     cosine = {"loss": "softmax", "similarity": "cosine", "negatives": "popularity", "n_negatives": 256,
               "learning_rate": 0.01, "reg": 0.0}  # fmt: skip
@@ -230,7 +217,7 @@ def p3(folder: Path) -> list[Row]:
     metrics = ["ndcg@10", "ndcg@20", "ndcg@100"]
     pairs = ml_1m(folder)
     numbers = {"train": TRAIN, "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION, "test": TEST}
-    tuning, joined = labelled(pairs.assign(label=pairs["split"].map(numbers)))
+    tuning, joined = frontier.labelled(pairs.assign(label=pairs["split"].map(numbers)))
     base = {"solver": "cg", "epochs": 12}
     families: dict[str, list[Recommender]] = {
         "popularity": [Popularity()],
@@ -301,7 +288,9 @@ def main() -> None:
         if name == "p1-ml-1m":
             rows = p1(name, ml_1m(folder), {"alpha0": [0.3, 1.0], "reg": [0.003, 0.007, 0.015]}, asked.seeds)
         elif name == "p1-gowalla":
-            rows = p1(name, gowalla(folder), {"alpha0": [0.003, 0.01, 0.03], "reg": [0.001, 0.003]}, 1, wide=512)
+            rows = p1(
+                name, frontier.gowalla(folder), {"alpha0": [0.003, 0.01, 0.03], "reg": [0.001, 0.003]}, 1, wide=512
+            )
         elif name == "p2":
             rows = p2(folder)
         elif name == "p3":
