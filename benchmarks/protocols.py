@@ -8,11 +8,12 @@ Settings are chosen on validation users' targets only; the test is looked at onc
 - p1: 50/25/25 of each user's interactions, sparsity as the share of the item table's 128 columns removed (CIESS, SIGIR
   2023; BET, WSDM 2024, whose users have vectors as well: ours are folded in and stored nowhere). Recall and NDCG at 20,
   with training items masked, and with validation items masked too, for the papers do not say which.
-- p2: Gowalla as split for LightGCN; train and validation are its training part (rows: BARS). "By degree" gives each
-  pair a weight, its value, by how many items its user and users its item has, in what is fitted on.
+- p2: Gowalla as split for LightGCN; train and validation are its training part (rows: BARS).
 - p3: MovieLens-1M as split for infinite-AE; NDCG@10, training and validation given and masked.
 - p4: MovieLens-1M, at least 4 against at most 2, a user's last two actions held out; AUC over all of them (rows: the
   result files of CCE's repository; its tables hold users too).
+
+Rows "by degree" have ``degree_power`` 1/4.
 """
 
 import argparse
@@ -22,8 +23,8 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ from recsparse.pipeline.results import machine, versions
 HERE = Path(__file__).resolve().parent
 RUNS = Path("runs/protocols")
 HISTORY = "training and validation"
+DEGREE_POWER = 0.25
 Row = dict[str, Any]
 
 PUBLISHED: dict[str, Any] = {
@@ -139,29 +141,33 @@ def ml_1m(folder: Path) -> pd.DataFrame:
 def p1(name: str, pairs: pd.DataFrame, tune: dict[str, list[float]], seeds: int, wide: int | None = None) -> list[Row]:
     metrics = ["recall@20", "ndcg@20"]
     data = Interactions.from_frame(pairs[["user_id", "item_id"]])
-    base = {"solver": "cg", "epochs": 10}
     element = {"granularity": "element", "schedule": {"kind": "gradual", "start": 0.3, "end": 0.9}}
+    first = split(data, "50-25-25", seed=0)
     rows = []
-    for seed in range(seeds):
+    for seed, power in product(range(seeds), (0.0, DEGREE_POWER)):
         parts = split(data, "50-25-25", seed=seed)
         test = parts.test
         in_training = parts.train.user_rows(test.history.user_ids)
         known = Interactions(parts.train.matrix[in_training], test.history.users, parts.train.items)
-        first = split(data, "50-25-25", seed=0)
-        dense = best(name, grid(IALS, base | {"dim": 128}, **tune), first, "ndcg@20")
-        whole = None if wide is None else best(name, grid(IALS, base | {"dim": wide}, **tune), first, "ndcg@20")
+        words = " by degree" if power else ""
+
+        def chosen(dim: int, power: float = power) -> Recommender:
+            settings = {"solver": "cg", "epochs": 10, "degree_power": power, "dim": dim}
+            return best(name, grid(IALS, settings, **tune), first, "ndcg@20")
+
+        dense = chosen(128)
         models: list[tuple[str, Recommender]] = [("dense", dense)]
         for density in (0.2, 0.1, 0.05):
             sparsity = f"{1 - density:.0%}".replace("%", " %")
-            small = best(name, grid(IALS, base | {"dim": round(128 * density)}, **tune), first, "ndcg@20")
             pruned = clone(dense).set_params(recipe=element | {"density": density}, epochs=14)
-            models += [(f"small dense, {sparsity}", small), (f"element, {sparsity}", pruned)]
-            if whole is not None:  # as many values an item, out of more columns
-                spread = clone(whole).set_params(recipe=element | {"density": density * 128 / wide}, epochs=14)
+            models += [(f"small dense, {sparsity}", chosen(round(128 * density))), (f"element, {sparsity}", pruned)]
+            if wide is not None:  # as many values an item, out of more columns
+                recipe = element | {"density": density * 128 / wide}
+                spread = clone(chosen(wide)).set_params(recipe=recipe, epochs=14)
                 models.append((f"element of {wide} columns, {sparsity}", spread))
         for label, model in models:
             masks = {"training": known, HISTORY: None}
-            found = tested(f"{name} {seed}", label, model, parts.train, test, metrics, masks)
+            found = tested(f"{name} {seed}", label + words, model, parts.train, test, metrics, masks)
             rows += [row | {"seed": seed} for row in found]
     return rows
 
@@ -186,31 +192,14 @@ def p2(folder: Path) -> list[Row]:
     for label, models in families.items():
         model = best("p2", models, tuning, "ndcg@20")
         rows += tested("p2", label, model, joined, tuning.test, metrics, {HISTORY: None})
-    train, whole = by_degree(tuning.train), by_degree(joined)
-    parts = replace(tuning, train=train, validation=with_histories(tuning.validation, train))
-    test = with_histories(tuning.test, whole)
+    degrees = base | {"degree_power": DEGREE_POWER}
     for dim in (128, 512, 1024):
         if dim < 1024:  # the widest takes what 512 columns chose
-            models = grid(IALS, base | {"dim": dim}, alpha0=[0.01, 0.02], reg=[0.002, 0.003, 0.004])
-            chosen = best("p2 by degree", models, parts, "ndcg@20")
+            models = grid(IALS, degrees | {"dim": dim}, alpha0=[0.01, 0.02], reg=[0.002, 0.003, 0.004])
+            chosen = best("p2", models, tuning, "ndcg@20")
         model = clone(chosen).set_params(dim=dim)
-        rows += tested("p2 by degree", f"iALS by degree, dim {dim}", model, whole, test, metrics, {HISTORY: None})
+        rows += tested("p2", f"iALS by degree, dim {dim}", model, joined, tuning.test, metrics, {HISTORY: None})
     return rows
-
-
-def by_degree(data: Interactions) -> Interactions:
-    """Each pair weighs ``(n_u n_i) ** -0.25``, over the mean: busy users and much-seen items say less."""
-    matrix = data.matrix.copy()
-    users, items = np.diff(matrix.indptr), np.bincount(matrix.indices, minlength=matrix.shape[1])
-    weights = (np.repeat(users, users) * items[matrix.indices].astype(np.float64)) ** -0.25
-    matrix.data = (weights / weights.mean()).astype(np.float32)
-    return Interactions(matrix, data.users, data.items)
-
-
-def with_histories(holdout: Holdout, train: Interactions) -> Holdout:
-    """The same users and targets, with their histories as ``train`` weighs them."""
-    rows = train.matrix[train.user_rows(holdout.history.user_ids)]
-    return replace(holdout, history=Interactions(rows, holdout.history.users, holdout.history.items))
 
 
 def p3(folder: Path) -> list[Row]:
@@ -288,9 +277,8 @@ def main() -> None:
         if name == "p1-ml-1m":
             rows = p1(name, ml_1m(folder), {"alpha0": [0.3, 1.0], "reg": [0.003, 0.007, 0.015]}, asked.seeds)
         elif name == "p1-gowalla":
-            rows = p1(
-                name, frontier.gowalla(folder), {"alpha0": [0.003, 0.01, 0.03], "reg": [0.001, 0.003]}, 1, wide=512
-            )
+            tune = {"alpha0": [0.003, 0.01, 0.03], "reg": [0.001, 0.003, 0.005]}
+            rows = p1(name, frontier.gowalla(folder), tune, asked.seeds, wide=512)
         elif name == "p2":
             rows = p2(folder)
         elif name == "p3":
@@ -299,7 +287,7 @@ def main() -> None:
             rows = p4(folder, asked.seeds)
         found = {
             "section": name, "published": PUBLISHED[name], "machine": machine(), "versions": versions(),
-            "command": f"python benchmarks/protocols.py {name}", "rows": rows,
+            "command": f"python benchmarks/protocols.py {name} --seeds {asked.seeds}", "rows": rows,
         }  # fmt: skip
         (HERE / "results" / f"protocols-{name}.json").write_text(json.dumps(found) + "\n")
         show(name, rows)

@@ -131,7 +131,7 @@ def test_a_killed_search_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> N
         ({"space": {"reg": []}}, r"The choices of reg are \[\]"),
         ({"space": {"colour": [1, 2]}}, "colour"),
         ({"space": {"dim": [1, 2]}}, "dim is both fixed and searched"),
-        ({"space": {"alpha0": None, "reg": None, "nu": None}}, "ials declares nothing to search"),
+        ({"space": dict.fromkeys(IALS.search_space)}, "ials declares nothing to search"),
         ({"metric": "quality@5"}, "quality"),
     ],
 )

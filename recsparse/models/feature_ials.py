@@ -35,6 +35,7 @@ class FeatureIALS(WithFeatures, IALS):
         alpha0: weight of unobserved pairs.
         reg: strength of the regularisation.
         nu: its dependence on frequency.
+        degree_power: see :class:`IALS`.
         feature_reg: ridge of W and Z, in rows: it weighs as much as so many rows of average regularisation.
         solver: see :class:`IALS`.
         block: see :class:`IALS`.
@@ -76,6 +77,7 @@ class FeatureIALS(WithFeatures, IALS):
         alpha0: float = 0.1,
         reg: float = 0.01,
         nu: float = 1.0,
+        degree_power: float = 0.0,
         feature_reg: float = 1.0,
         solver: Literal["cholesky", "cg", "block"] = "cholesky",
         block: int = 64,
@@ -88,9 +90,9 @@ class FeatureIALS(WithFeatures, IALS):
         n_jobs: int | None = None,
     ) -> None:
         super().__init__(
-            dim, epochs=epochs, alpha0=alpha0, reg=reg, nu=nu, solver=solver, block=block, recipe=recipe,
-            value_type=value_type, init_std=init_std, patience=patience, metric=metric, random_state=random_state,
-            n_jobs=n_jobs,
+            dim, epochs=epochs, alpha0=alpha0, reg=reg, nu=nu, degree_power=degree_power, solver=solver, block=block,
+            recipe=recipe, value_type=value_type, init_std=init_std, patience=patience, metric=metric,
+            random_state=random_state, n_jobs=n_jobs,
         )  # fmt: skip
         self.feature_reg = feature_reg
 
@@ -108,7 +110,7 @@ class FeatureIALS(WithFeatures, IALS):
 
     def _solve(self, histories: sp.csr_array, prior: Dense) -> Dense:
         factors, shared = self._prepared_folding()
-        return self._loss().solve(histories, factors, shared, prior)
+        return self._loss().solve(self._weighted(histories), factors, shared, prior)
 
     def _fold_in(self, histories: sp.csr_array) -> Dense:
         return self._solve(histories, self._user_prior(None, histories.shape[0]))

@@ -47,6 +47,9 @@ class IALS(FactorModel):
         alpha0: weight of unobserved pairs (an observed one weighs its value, usually 1).
         reg: strength of the regularisation.
         nu: its dependence on frequency, from 0 (none) to 1 (proportional).
+        degree_power: p, at least 0. An observed pair weighs its value times (n_u n_i)^-p, over the mean of that among
+            the training pairs; n_u and n_i count the interactions of its user and its item. So busy users and much-seen
+            items say less. On Gowalla 128 columns with 1/4 reach the NDCG@20 of 256 with 0.
         solver: "cholesky" solves each half-step exactly; "cg" takes two steps of conjugate gradients towards it from
             the last epoch's factors (:meth:`ImplicitLoss.refine`), which reaches the same quality in as many epochs, in
             a fraction of the time; "block" solves some columns at a time given the others (iALS++,
@@ -83,6 +86,7 @@ class IALS(FactorModel):
         "alpha0": {"low": 0.003, "high": 1.0, "log": True},
         "reg": {"low": 0.0003, "high": 0.1, "log": True},
         "nu": {"low": 0.0, "high": 1.0},
+        "degree_power": {"low": 0.0, "high": 0.5},
     }
 
     epochs_: int
@@ -97,6 +101,7 @@ class IALS(FactorModel):
         alpha0: float = 0.1,
         reg: float = 0.01,
         nu: float = 1.0,
+        degree_power: float = 0.0,
         solver: Literal["cholesky", "cg", "block"] = "cholesky",
         block: int = 64,
         recipe: Recipe | dict[str, Any] | None = None,
@@ -113,6 +118,7 @@ class IALS(FactorModel):
         self.alpha0 = alpha0
         self.reg = reg
         self.nu = nu
+        self.degree_power = degree_power
         self.solver = solver
         self.block = block
         self.recipe = recipe
@@ -198,7 +204,7 @@ class IALS(FactorModel):
         return float(np.nanmean(per_user(ranking, self.metric)))
 
     def _sides(self, interactions: Interactions) -> Sides:
-        return Sides.of(interactions.matrix, self._loss())
+        return Sides.of(self._weighted(interactions.matrix), self._loss())
 
     def _finish(self, sides: Sides, users: Dense, items: Factors, kept: Kept | None) -> None:
         """Make of factors in training what is evaluated, served and saved."""
@@ -242,7 +248,7 @@ class IALS(FactorModel):
         other.set_params(value_type=value_type)
         values = self.item_table_.to_dense()
         kept = values != 0
-        other._pack(Sides.of(self.history_, self._loss()), values, None if kept.all() else kept)
+        other._pack(Sides.of(self._weighted(self.history_), self._loss()), values, None if kept.all() else kept)
         return other
 
     def _pack(self, sides: Sides, items: Factors, kept: Kept | None) -> None:
@@ -261,7 +267,7 @@ class IALS(FactorModel):
 
     def _fold_in(self, histories: sp.csr_array) -> Dense:
         factors, shared = self._prepared_folding()
-        return self._loss().solve(histories, factors, shared)
+        return self._loss().solve(self._weighted(histories), factors, shared)
 
     def _prepared_folding(self) -> tuple[Factors, Dense]:
         """The packed table's values as the solver takes them, and the matrix all users share; made once a table."""
@@ -272,6 +278,21 @@ class IALS(FactorModel):
             )
             self._folding = self.item_table_, factors, self._shared_of(factors)
         return self._folding[1:]
+
+    def _weighted(self, histories: sp.csr_array) -> sp.csr_array:
+        """The weights of observed pairs (B, I): their values by the degrees of user and item."""
+        if self.degree_power == 0:
+            return histories
+        if getattr(self, "_degrees", (None,))[0] is not self.history_:
+            self._degrees = self.history_, float(self._by_degree(self.history_).mean())
+        weights = histories.data * self._by_degree(histories) / self._degrees[1]
+        return sp.csr_array((weights.astype(np.float32), histories.indices, histories.indptr), shape=histories.shape)
+
+    def _by_degree(self, histories: sp.csr_array) -> npt.NDArray[np.float64]:
+        """(n_u n_i)^-p of each stored pair; an item that training never saw counts as seen once."""
+        counts = np.diff(histories.indptr)
+        items = np.maximum(self.popularity_[histories.indices], 1).astype(np.float64)
+        return np.asarray((np.repeat(counts, counts) * items) ** -self.degree_power)
 
     def _shared_of(self, factors: Factors) -> Dense:
         return self._loss().shared(factors)
@@ -285,6 +306,7 @@ class IALS(FactorModel):
             ("epochs", self.epochs >= 1, "at least 1"),
             ("alpha0", self.alpha0 >= 0, "at least 0"),
             ("reg", self.reg > 0, "above 0"),
+            ("degree_power", self.degree_power >= 0, "at least 0"),
             ("rounding", self.rounding in ("nearest", "aware"), "nearest or aware"),
             ("solver", self.solver in ("cholesky", "cg", "block"), "cholesky, cg or block"),
             ("block", self.block >= 1, "at least 1"),

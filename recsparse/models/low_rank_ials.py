@@ -33,6 +33,7 @@ class LowRankIALS(IALS):
         alpha0: as in :class:`IALS`.
         reg: as in :class:`IALS`; it holds S in check.
         nu: as in :class:`IALS`.
+        degree_power: as in :class:`IALS`.
         recipe: how S becomes sparse.
         value_type: of S; B has int8, or what is finer.
         random_state: seed.
@@ -59,14 +60,15 @@ class LowRankIALS(IALS):
         alpha0: float = 0.1,
         reg: float = 0.01,
         nu: float = 1.0,
+        degree_power: float = 0.0,
         recipe: Recipe | dict[str, Any] | None = None,
         value_type: str = "fp32",
         random_state: int = 0,
         n_jobs: int | None = None,
     ) -> None:
         super().__init__(
-            dim, epochs=epochs, alpha0=alpha0, reg=reg, nu=nu, solver="cg", recipe=recipe, value_type=value_type,
-            random_state=random_state, n_jobs=n_jobs,
+            dim, epochs=epochs, alpha0=alpha0, reg=reg, nu=nu, degree_power=degree_power, solver="cg", recipe=recipe,
+            value_type=value_type, random_state=random_state, n_jobs=n_jobs,
         )  # fmt: skip
         self.basis = basis
 
@@ -77,7 +79,7 @@ class LowRankIALS(IALS):
         for name, least in (("basis", 1), ("epochs", 2)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be at least {least}.")
-        sides = Sides.of(interactions.matrix, self._loss())
+        sides = self._sides(interactions)
         pruner = None if self.recipe is None else Pruner(Recipe.parse(self.recipe), self._size_of)
         rng = np.random.default_rng(self.random_state)
         values = self._initial(rng, interactions.shape[1])

@@ -20,6 +20,10 @@ class TestWithoutFeatures(ModelContract):
     model = FeatureIALS(dim=4, epochs=10)
 
 
+class TestByDegree(ModelContract):
+    model = FeatureIALS(dim=4, epochs=10, degree_power=0.25)
+
+
 class TestWithoutFeaturesConjugateGradients(ModelContract):
     model = FeatureIALS(dim=4, epochs=10, solver="cg")
 
@@ -76,14 +80,16 @@ def test_the_gradient_is_zero_for_items_users_and_weights() -> None:
     np.testing.assert_allclose(V[~known], (F @ W)[~known], atol=1e-5)
 
 
-def test_without_features_to_speak_of_it_is_ials_with_a_mean() -> None:
+@pytest.mark.parametrize("power", [0.0, 0.25])
+def test_without_features_to_speak_of_it_is_ials_with_a_mean(power: float) -> None:
     """A ridge too large for any weight leaves the prior at zero: plain iALS."""
     from recsparse.models import IALS
 
     train, _ = planted(cold_from=N_ITEMS)
-    plain = IALS(dim=4, epochs=5).fit(train)
-    same = FeatureIALS(dim=4, epochs=5, feature_reg=1e9).fit(train)
+    plain = IALS(dim=4, epochs=5, degree_power=power).fit(train)
+    same = FeatureIALS(dim=4, epochs=5, degree_power=power, feature_reg=1e9).fit(train)
     np.testing.assert_allclose(same.item_table_.to_dense(), plain.item_table_.to_dense(), atol=1e-4)
+    np.testing.assert_allclose(same.fold_in(train.matrix[:9]), plain.fold_in(train.matrix[:9]), atol=1e-4)
 
 
 def whole_loss(model: FeatureIALS, train: Interactions) -> float:

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,10 @@ class TestConjugateGradients(ModelContract):
 
 class TestBlocks(ModelContract):
     model = IALS(dim=4, epochs=10, solver="block", block=3)
+
+
+class TestByDegree(ModelContract):
+    model = IALS(dim=4, epochs=10, degree_power=0.25)
 
 
 class TestElementPruned(ModelContract):
@@ -360,3 +365,35 @@ def test_many_columns(solver: Any) -> None:
     scores = model.scores(model.fold_in(X))
     seen = X.toarray() > 0
     assert scores[seen].min() > 2 * np.abs(scores[~seen]).mean()
+
+
+@pytest.mark.parametrize("solver", ["cholesky", "cg", "block"])
+@pytest.mark.parametrize("recipe", [None, GRADUAL])
+def test_degrees_weigh_pairs_in_training_and_in_folding_in(solver: Any, recipe: Any, tmp_path: Path) -> None:
+    X = ratings()
+    users, items = X.count_nonzero(axis=1), X.count_nonzero(axis=0)
+
+    def weighted(seen: sp.csr_array) -> sp.csr_array:
+        row, column = seen.nonzero()
+        factor = (seen.count_nonzero(axis=1)[row] * np.maximum(items[column], 1)) ** -0.3
+        return sp.csr_array((seen.data * factor / mean, (row, column)), shape=seen.shape, dtype=np.float32)
+
+    mean = np.mean((users[X.nonzero()[0]] * items[X.nonzero()[1]]) ** -0.3)
+    settings = {"dim": 8, "epochs": 6, "solver": solver, "recipe": recipe, "random_state": 3}
+    model, plain = IALS(degree_power=0.3, **settings).fit(X), IALS(**settings).fit(weighted(X))
+    np.testing.assert_allclose(model.item_table_.to_dense(), plain.item_table_.to_dense(), atol=1e-4)
+    new = ratings(20, X.shape[1], seed=9)
+    folded = model.fold_in(new)
+    np.testing.assert_allclose(folded, plain.fold_in(weighted(new)), atol=1e-3)
+    model.save(tmp_path / "model")
+    np.testing.assert_array_equal(Recommender.load(tmp_path / "model").fold_in(new), folded)
+
+
+def test_an_item_that_training_never_saw_weighs_as_one_seen_once() -> None:
+    X = ratings().tolil()
+    X[:, 5] = 0
+    X[1:, 6] = 0
+    X[0, 6] = 1
+    model = IALS(dim=4, degree_power=0.5).fit(sp.csr_array(X))
+    one, other = (model._weighted(sp.csr_array(np.eye(1, X.shape[1], at, dtype=np.float32))) for at in (5, 6))
+    assert one.data == other.data

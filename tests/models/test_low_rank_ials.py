@@ -17,6 +17,10 @@ class TestLowRank(ModelContract):
     model = LowRankIALS(dim=4, basis=8, epochs=12, recipe=GRADUAL)
 
 
+class TestLowRankByDegree(ModelContract):
+    model = LowRankIALS(dim=4, basis=8, epochs=12, recipe=GRADUAL, degree_power=0.25)
+
+
 class TestLowRankInt8(ModelContract):
     model = LowRankIALS(dim=4, basis=8, epochs=12, recipe=GRADUAL, value_type="int8")
 
