@@ -275,7 +275,7 @@ def main() -> None:
     folder = Path(os.environ["RECSPARSE_DATA"])
     for name in asked.sections:
         if name == "p1-ml-1m":
-            rows = p1(name, ml_1m(folder), {"alpha0": [0.3, 1.0], "reg": [0.003, 0.007, 0.015]}, asked.seeds)
+            rows = p1(name, ml_1m(folder), {"alpha0": [0.3, 1.0], "reg": [0.003, 0.007, 0.015]}, asked.seeds, wide=256)
         elif name == "p1-gowalla":
             tune = {"alpha0": [0.003, 0.01, 0.03], "reg": [0.001, 0.003, 0.005]}
             rows = p1(name, frontier.gowalla(folder), tune, asked.seeds, wide=512)

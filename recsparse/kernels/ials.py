@@ -17,6 +17,9 @@ from recsparse.kernels.lapack import add_gram, solve_positive
 TILE = 128
 """Gathered rows that go into one ssyrk call: 64 KiB at 128 columns, which stays in the level-2 cache."""
 
+SOLVED = np.float32(1e-30)
+"""Where what a step of conjugate gradients could gain is below this, its quotients are no float32 any more."""
+
 
 @nb.njit(nogil=True, cache=True)
 def solve_dense(routines, indptr, indices, weights, F, G, reg, out, start, stop):  # type: ignore[no-untyped-def]
@@ -322,7 +325,7 @@ def refine(indptr, indices, weights, F, shared, reg, pull, X, steps, start, stop
             curvature = np.float32(0.0)
             for j in range(d):
                 curvature += direction[j] * image[j]
-            if not curvature > 0:
+            if not (curvature > 0 and norm > SOLVED):
                 break
             length = norm / curvature
             previous = norm

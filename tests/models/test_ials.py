@@ -397,3 +397,12 @@ def test_an_item_that_training_never_saw_weighs_as_one_seen_once() -> None:
     model = IALS(dim=4, degree_power=0.5).fit(sp.csr_array(X))
     one, other = (model._weighted(sp.csr_array(np.eye(1, X.shape[1], at, dtype=np.float32))) for at in (5, 6))
     assert one.data == other.data
+
+
+def test_conjugate_gradients_leave_rows_that_are_nothing_as_they_are() -> None:
+    """Users of pruned items alone shrink epoch by epoch until the squares of their residuals are no float32 any more."""
+    rows = np.logspace(-25, -15, 2000)[:, None] * np.random.default_rng(0).standard_normal((2000, 16))
+    side = sp.csr_array(np.ones((len(rows), 1), dtype=np.float32))
+    shared = np.diag(np.linspace(6, 24, 16)).astype(np.float32)
+    _, found = LOSS.refine(side, np.zeros((1, 16), dtype=np.float32), rows.astype(np.float32), 2, shared)
+    assert (np.abs(found) <= np.abs(rows).max(axis=1, keepdims=True) * 1.001).all()
