@@ -400,7 +400,7 @@ def test_an_item_that_training_never_saw_weighs_as_one_seen_once() -> None:
 
 
 def test_conjugate_gradients_leave_rows_that_are_nothing_as_they_are() -> None:
-    """Users of pruned items alone shrink epoch by epoch until the squares of their residuals are no float32 any more."""
+    """Users of pruned items alone shrink epoch by epoch, until the squares of their residuals are no float32."""
     rows = np.logspace(-25, -15, 2000)[:, None] * np.random.default_rng(0).standard_normal((2000, 16))
     side = sp.csr_array(np.ones((len(rows), 1), dtype=np.float32))
     shared = np.diag(np.linspace(6, 24, 16)).astype(np.float32)
