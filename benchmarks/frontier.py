@@ -55,7 +55,7 @@ DATASETS: dict[str, dict[str, Any]] = {
         "split": None, "headline": "ndcg@20", "dim": 128,
         "tune": {"alpha0": [0.003, 0.01, 0.03, 0.1], "reg": [0.0003, 0.001, 0.003, 0.007]},
         "dense": [2, 4, 8, 16, 32, 64, 128, 256], "kept": [2, 4, 8, 16, 32],
-        "wide": [(512, "tickets", [4, 8, 28]), (512, "best-rows", [4, 8, 16]), (256, "best-rows", [1, 2, 3, 6])],
+        "wide": [(512, "tickets", [4, 8, 28]), (512, "best-rows", [4, 8]), (256, "best-rows", [2, 3, 6])],
         "wide-reg": [0.001, 0.003], "basis": 256, "of-basis": [4, 8],
     },
 }  # fmt: skip

@@ -46,6 +46,7 @@ HERE = Path(__file__).resolve().parent
 RUNS = Path("runs/protocols")
 HISTORY = "training and validation"
 DEGREE_POWER = 0.25
+GRADUAL = {"kind": "gradual", "start": 0.3, "end": 0.9}
 Row = dict[str, Any]
 
 PUBLISHED: dict[str, Any] = {
@@ -138,10 +139,12 @@ def ml_1m(folder: Path) -> pd.DataFrame:
     return found
 
 
-def p1(name: str, pairs: pd.DataFrame, tune: dict[str, list[float]], seeds: int, wide: int | None = None) -> list[Row]:
+def p1(
+    name: str, pairs: pd.DataFrame, tune: dict[str, list[float]], epochs: list[int], seeds: int,
+    wide: int | None = None,
+) -> list[Row]:  # fmt: skip
     metrics = ["recall@20", "ndcg@20"]
     data = Interactions.from_frame(pairs[["user_id", "item_id"]])
-    element = {"granularity": "element", "schedule": {"kind": "gradual", "start": 0.3, "end": 0.9}}
     first = split(data, "50-25-25", seed=0)
     rows = []
     for seed, power in product(range(seeds), (0.0, DEGREE_POWER)):
@@ -151,20 +154,21 @@ def p1(name: str, pairs: pd.DataFrame, tune: dict[str, list[float]], seeds: int,
         known = Interactions(parts.train.matrix[in_training], test.history.users, parts.train.items)
         words = " by degree" if power else ""
 
-        def chosen(dim: int, power: float = power) -> Recommender:
+        def dense(dim: int, power: float = power) -> Recommender:
             settings = {"solver": "cg", "epochs": 10, "degree_power": power, "dim": dim}
             return best(name, grid(IALS, settings, **tune), first, "ndcg@20")
 
-        dense = chosen(128)
-        models: list[tuple[str, Recommender]] = [("dense", dense)]
+        def pruned(whole: Recommender, density: float) -> Recommender:
+            recipes = [{"density": density, "schedule": schedule} for schedule in (GRADUAL, "tickets")]
+            return best(name, grid(IALS, whole.get_params(), recipe=recipes, epochs=epochs), first, "ndcg@20")
+
+        models = [("dense", dense(128))]
         for density in (0.2, 0.1, 0.05):
             sparsity = f"{1 - density:.0%}".replace("%", " %")
-            pruned = clone(dense).set_params(recipe=element | {"density": density}, epochs=14)
-            models += [(f"small dense, {sparsity}", chosen(round(128 * density))), (f"element, {sparsity}", pruned)]
+            models.append((f"small dense, {sparsity}", dense(round(128 * density))))
+            models.append((f"element, {sparsity}", pruned(dense(128), density)))
             if wide is not None:  # as many values an item, out of more columns
-                recipe = element | {"density": density * 128 / wide}
-                spread = clone(chosen(wide)).set_params(recipe=recipe, epochs=14)
-                models.append((f"element of {wide} columns, {sparsity}", spread))
+                models.append((f"element of {wide} columns, {sparsity}", pruned(dense(wide), density * 128 / wide)))
         for label, model in models:
             masks = {"training": known, HISTORY: None}
             found = tested(f"{name} {seed}", label + words, model, parts.train, test, metrics, masks)
@@ -275,10 +279,11 @@ def main() -> None:
     folder = Path(os.environ["RECSPARSE_DATA"])
     for name in asked.sections:
         if name == "p1-ml-1m":
-            rows = p1(name, ml_1m(folder), {"alpha0": [0.3, 1.0], "reg": [0.003, 0.007, 0.015]}, asked.seeds, wide=256)
+            tune = {"alpha0": [0.3, 1.0], "reg": [0.003, 0.007, 0.015], "epochs": [10, 24]}
+            rows = p1(name, ml_1m(folder), tune, [14, 24], asked.seeds)
         elif name == "p1-gowalla":
             tune = {"alpha0": [0.003, 0.01, 0.03], "reg": [0.001, 0.003, 0.005]}
-            rows = p1(name, frontier.gowalla(folder), tune, asked.seeds, wide=512)
+            rows = p1(name, frontier.gowalla(folder), tune, [14], asked.seeds, wide=512)
         elif name == "p2":
             rows = p2(folder)
         elif name == "p3":
