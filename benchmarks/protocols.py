@@ -145,10 +145,9 @@ def p1(
 ) -> list[Row]:  # fmt: skip
     metrics = ["recall@20", "ndcg@20"]
     data = Interactions.from_frame(pairs[["user_id", "item_id"]])
-    first = split(data, "50-25-25", seed=0)
+    splits = [split(data, "50-25-25", seed=seed) for seed in range(seeds)]
     rows = []
-    for seed, power in product(range(seeds), (0.0, DEGREE_POWER)):
-        parts = split(data, "50-25-25", seed=seed)
+    for (seed, parts), power in product(enumerate(splits), (0.0, DEGREE_POWER)):
         test = parts.test
         in_training = parts.train.user_rows(test.history.user_ids)
         known = Interactions(parts.train.matrix[in_training], test.history.users, parts.train.items)
@@ -156,11 +155,11 @@ def p1(
 
         def dense(dim: int, power: float = power) -> Recommender:
             settings = {"solver": "cg", "epochs": 10, "degree_power": power, "dim": dim}
-            return best(name, grid(IALS, settings, **tune), first, "ndcg@20")
+            return best(name, grid(IALS, settings, **tune), splits[0], "ndcg@20")
 
         def pruned(whole: Recommender, density: float) -> Recommender:
             recipes = [{"density": density, "schedule": schedule} for schedule in (GRADUAL, "tickets")]
-            return best(name, grid(IALS, whole.get_params(), recipe=recipes, epochs=epochs), first, "ndcg@20")
+            return best(name, grid(IALS, whole.get_params(), recipe=recipes, epochs=epochs), splits[0], "ndcg@20")
 
         models = [("dense", dense(128))]
         for density in (0.2, 0.1, 0.05):
