@@ -9,7 +9,6 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
-import torch
 
 from recsparse.errors import DataError
 from recsparse.kernels.topk import Floats, Integers, Items, Selection
@@ -65,6 +64,8 @@ def top_products(
         >>> top_products(V[:1], lambda start, stop: V[start:stop], 3, 1, np.array([0, 1]), np.array([0]))[0]
         array([[1]], dtype=int32)
     """
+    import torch  # noqa: PLC0415 (takes seconds, and training does not need it)
+
     queries = np.require(queries, np.float32, ["C", "W"])  # torch shares only what it may write to
     finite = np.isfinite(queries).all(axis=1)
     if not finite.all():
