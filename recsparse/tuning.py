@@ -1,6 +1,5 @@
 """Search for a model's best settings on the validation users, with Optuna."""
 
-import inspect
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from recsparse.files import atomic_file
 from recsparse.interactions.interactions import Interactions
 from recsparse.interactions.split import Holdout
 from recsparse.models import Recommender
+from recsparse.models.base import trains_in_epochs
 from recsparse.models.checkpoint import training_digest
 from recsparse.pipeline.rows import make, with_settings
 from recsparse.validation import validate
@@ -170,7 +170,7 @@ def _try(
             if trial.should_prune():
                 raise optuna.TrialPruned
 
-    if "on_epoch" in inspect.signature(type(model).fit).parameters:
+    if trains_in_epochs(model):
         if "metric" in model.get_params():
             model.set_params(metric=metric)
         model.fit(train, validation=validation, on_epoch=report)  # type: ignore[call-arg]

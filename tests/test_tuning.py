@@ -102,6 +102,11 @@ def test_models_without_epochs_are_searched_too(tmp_path: Path) -> None:
     assert isinstance(tuned.params["k"], int)
 
 
+def test_low_rank_is_searched_by_its_epochs(tmp_path: Path) -> None:
+    tuned = tune("low-rank-ials", TRAIN, VALIDATION, tmp_path, trials=2, fixed={"dim": 4, "basis": 8, "epochs": 5})
+    assert 1 <= tuned.params["epochs"] <= 5
+
+
 def _search(directory: str) -> None:
     search(Path(directory), 60, on_trial=lambda best: time.sleep(600 if best.trials == 9 else 0))
 

@@ -21,16 +21,25 @@ def train(
         int | None, typer.Option(min=1, help="Train mf sharded over so many processes, which torchrun starts here.")
     ] = None,
     restarts: Annotated[int, typer.Option(min=0, help="With --ranks: how often to go on after a rank died.")] = 3,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="A file written after each epoch; a training that was killed goes on from it."),
+    ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Fit one model and save it with its packed table.
+
+    With patience among the settings, training stops after so many epochs without a better metric on the split's
+    validation users, and keeps the best epoch.
 
     With --ranks N, or started by torchrun on any number of machines, matrix factorisation is trained with its tables
     sharded over the ranks (torchrec). Settings are then TrainConfig's (docs/distributed.md), training goes on from the
     last checkpoint in --output, and packed tables come to be there.
 
     Example: recsparse train split -o model --set dim=64 --set recipe.density=0.0625 --set value_type=int8
+
+    Example: recsparse train split -o model --kind mf --set epochs=200 --set patience=5 --checkpoint mf.checkpoint
 
     Example: recsparse train split -o run --ranks 2 --set dim=64 --set items.recipe.density=0.125
     """
@@ -40,20 +49,28 @@ def train(
             raise ConfigError(f"--kind is {kind}; sharded training knows mf.")
         if overwrite:
             raise ConfigError("Sharded training goes on from what --output holds; choose another one, or remove it.")
+        if checkpoint is not None:
+            raise ConfigError("Sharded training has its checkpoints in --output; leave --checkpoint out.")
         train_sharded(data, output, params, ranks, restarts=restarts, as_json=as_json)
         return
     kind = kind or "ials"
-    from recsparse.interactions import read
+    from recsparse.interactions import read, read_split
     from recsparse.models.factors import FactorModel
-    from recsparse.pipeline.rows import make
+    from recsparse.pipeline.fit import fit
 
-    model = make(kind, params, "--set" if file is None else str(file))
-    interactions = read(data / "train" if (data / "split.json").exists() else data)
+    split = read_split(data) if (data / "split.json").exists() else None
+    interactions = read(data) if split is None else split.train
     with progress() as tell:
         tell(f"train {kind}", 0, None)
-        model.fit(interactions)
+        model = fit(
+            kind, params, interactions, None if split is None else split.validation,
+            lambda news, done, total: tell(f"train {kind}: {news}", done, total),
+            checkpoint=checkpoint, where="--set" if file is None else str(file),
+        )  # fmt: skip
     model.save(output, overwrite=overwrite)
     said: dict[str, Any] = {"directory": output, "users": interactions.shape[0], "items": interactions.shape[1]}
+    if "patience" in params:
+        said["epochs"] = model.get_params()["epochs"]
     if isinstance(model, FactorModel):
         said |= {"layout": model.item_table_.layout, "bytes": model.item_table_.nbytes}
         said |= {f"bytes of {part}": size for part, size in model.item_table_.breakdown().items()}

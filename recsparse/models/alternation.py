@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -11,25 +12,37 @@ from recsparse.models.least_squares import Dense, Factors
 from recsparse.sparsity import Pruner
 
 
+class Learned(NamedTuple):
+    """What alternations improve.
+
+    Attributes:
+        users: U (U, D).
+        items: V (I, D), dense or on its support; with a basis S (I, M).
+        basis: B (M, D), of a low-rank V = S B.
+    """
+
+    users: Dense
+    items: Factors
+    basis: Dense | None = None
+
+
 @dataclass
 class Alternation:
     """Factors in training, the best so far, the recipe's progress and what validation said.
 
     Attributes:
-        users: U (U, D).
-        items: V (I, D), dense or on its support.
+        now: the factors.
         pruner: carries the recipe; None for a dense table.
         epochs: how many are done.
-        best: users and items of the best epoch.
+        best: factors of the best epoch.
         best_epoch: its number, from 1; 0 before the first.
         validation: the metric after each epoch.
     """
 
-    users: Dense
-    items: Factors
+    now: Learned
     pruner: Pruner | None = None
     epochs: int = 0
-    best: tuple[Dense, Factors] | None = None
+    best: Learned | None = None
     best_epoch: int = 0
     validation: list[float] = field(default_factory=list)
 
@@ -39,7 +52,7 @@ class Alternation:
         if metric is not None:
             self.validation.append(metric)
         if metric is None or self.pruner is not None or self.best_epoch == 0 or metric > self._best_metric():
-            self.best, self.best_epoch = (self.users, self.items), self.epochs
+            self.best, self.best_epoch = self.now, self.epochs
 
     def is_stale(self, patience: int | None) -> bool:
         """Whether ``patience`` epochs went by without a better metric."""
@@ -49,9 +62,9 @@ class Alternation:
 
     def write(self, path: Path, digest: str) -> None:
         """Replace the checkpoint at ``path``."""
-        arrays = {"users": self.users} | _pack("items", self.items)
+        arrays = _pack("", self.now)
         if self.best is not None and self.best_epoch != self.epochs:
-            arrays |= {"best.users": self.best[0]} | _pack("best.items", self.best[1])
+            arrays |= _pack("best.", self.best)
         progress = {"epochs": self.epochs, "best_epoch": self.best_epoch, "validation": self.validation}
         if self.pruner is not None:
             masks, progress["pruner"] = self.pruner.state()
@@ -59,35 +72,39 @@ class Alternation:
         arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         write_checkpoint(path, arrays, progress, digest)
 
-    def read(self, path: Path, digest: str) -> None:
-        """Go on from the checkpoint at ``path``, if there is one."""
+    @classmethod
+    def read(cls, path: Path, digest: str, pruner: Pruner | None) -> Self | None:
+        """The state at ``path``, and ``pruner`` as it was then; None where there is no checkpoint yet."""
         found = read_checkpoint(path, digest)
         if found is None:
-            return
+            return None
         arrays, progress = found
-        self.users, self.items = arrays["users"], _unpack("items", arrays)
-        self.epochs, self.best_epoch = progress["epochs"], progress["best_epoch"]
-        self.validation = progress["validation"]
-        self.best = self.users, self.items
-        if "best.users" in arrays:
-            self.best = arrays["best.users"], _unpack("best.items", arrays)
-        if self.pruner is not None:
-            self.pruner.restore(arrays, progress["pruner"])
+        now = _unpack("", arrays)
+        best = _unpack("best.", arrays) if "best.users" in arrays else now
+        if pruner is not None:
+            pruner.restore(arrays, progress["pruner"])
+        return cls(now, pruner, progress["epochs"], best, progress["best_epoch"], progress["validation"])
 
     def _best_metric(self) -> float:
         return self.validation[self.best_epoch - 1]
 
 
-def _pack(name: str, factors: Factors) -> Arrays:
-    if isinstance(factors, np.ndarray):
-        return {name: factors}
-    shape = np.array(factors.shape, dtype=np.int64)
-    parts = {"data": factors.data, "indices": factors.indices, "indptr": factors.indptr, "shape": shape}
-    return {f"{name}.{part}": array for part, array in parts.items()}
+def _pack(prefix: str, learned: Learned) -> Arrays:
+    users, items, basis = learned
+    arrays = {"users": users} | ({} if basis is None else {"basis": basis})
+    if isinstance(items, np.ndarray):
+        arrays["items"] = items
+    else:
+        shape = np.array(items.shape, dtype=np.int64)
+        parts = {"data": items.data, "indices": items.indices, "indptr": items.indptr, "shape": shape}
+        arrays |= {f"items.{part}": array for part, array in parts.items()}
+    return {f"{prefix}{name}": array for name, array in arrays.items()}
 
 
-def _unpack(name: str, arrays: Arrays) -> Factors:
-    if name in arrays:
-        return arrays[name]
-    data, indices, indptr, shape = (arrays[f"{name}.{part}"] for part in ("data", "indices", "indptr", "shape"))
-    return sp.csr_array((data, indices, indptr), shape=tuple(shape.tolist()))
+def _unpack(prefix: str, arrays: Arrays) -> Learned:
+    users, basis = arrays[f"{prefix}users"], arrays.get(f"{prefix}basis")
+    if f"{prefix}items" in arrays:
+        return Learned(users, arrays[f"{prefix}items"], basis)
+    parts = ("data", "indices", "indptr", "shape")
+    data, indices, indptr, shape = (arrays[f"{prefix}items.{part}"] for part in parts)
+    return Learned(users, sp.csr_array((data, indices, indptr), shape=tuple(shape.tolist())), basis)

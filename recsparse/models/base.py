@@ -1,6 +1,7 @@
 """What every recommender is: an estimator that turns histories into queries and queries into item scores."""
 
 import hashlib
+import inspect
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -347,6 +348,11 @@ class Recommender(BaseEstimator, ABC):  # type: ignore[misc]
                 "pass Interactions to match them by id."
             )
         return sp.csr_array(histories, dtype=np.float32)
+
+
+def trains_in_epochs(model: Recommender) -> bool:
+    """Whether its ``fit`` takes ``validation``, ``checkpoint`` and ``on_epoch``."""
+    return "on_epoch" in inspect.signature(model.fit).parameters
 
 
 def items_digest(items: pa.Table) -> str:

@@ -8,6 +8,7 @@ import pyarrow as pa
 import scipy.sparse as sp
 
 from recsparse.interactions.interactions import Interactions, Rows
+from recsparse.models.alternation import Learned
 from recsparse.models.base import Queries
 from recsparse.models.feature_prior import Regression, WithFeatures, predict
 from recsparse.models.ials import IALS
@@ -126,7 +127,8 @@ class FeatureIALS(WithFeatures, IALS):
         )
         return FeatureSides(plain.by_user, plain.by_item, plain.loss, users, items)
 
-    def _finish(self, sides: Sides, users: Dense, items: Factors, kept: Kept | None) -> None:
+    def _finish(self, sides: Sides, learned: Learned, kept: Kept | None) -> None:
+        users, items, _ = learned
         assert isinstance(sides, FeatureSides)  # noqa: S101 (made by _sides)
         self.user_weights_ = sides.users.weights(users)
         self.item_weights_ = sides.items.weights(items)

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from recsparse.errors import ConfigError, DataError
 from recsparse.interactions.interactions import Interactions
 from recsparse.interactions.split import Holdout
-from recsparse.models.alternation import Alternation
+from recsparse.models.alternation import Alternation, Learned
 from recsparse.models.checkpoint import training_digest
 from recsparse.models.factors import FactorModel
 from recsparse.models.least_squares import SPARSE_ENOUGH, Dense, Factors, ImplicitLoss, Sides
@@ -168,25 +168,21 @@ class IALS(FactorModel):
         self._check(interactions)
         sides = self._sides(interactions)
         pruner = None if self.recipe is None else Pruner(Recipe.parse(self.recipe), self._size_of)
-        items = self._initial(np.random.default_rng(self.random_state), interactions.shape[1])
-        state = Alternation(np.zeros((interactions.shape[0], self.dim), dtype=np.float32), items, pruner)
         digest = training_digest(self.get_params(), *self._learned_from(interactions))
-        if self._checkpoint is not None:
-            state.read(self._checkpoint, digest)
+        state = None if self._checkpoint is None else Alternation.read(self._checkpoint, digest, pruner)
+        if state is None:
+            state = Alternation(self._begin(sides), pruner)
         while state.epochs < self.epochs and not state.is_stale(self.patience):
-            last = state.users, state.items
-            support = None if pruner is None else pruner.support
-            state.users, state.items = self._alternate(sides, state.users, state.items, support)
-            if pruner is not None:
-                state.items = prune_items(sides, state.users, state.items, pruner, (state.epochs + 1) / self.epochs)
+            last = state.now
+            state.now = self._epoch(sides, last, pruner, state.epochs)
             try:
-                self._check_finite(state.items, state.epochs)
+                self._check_finite(state.now.items, state.epochs)
             except DataError:
-                self._finish(sides, *last, None)
+                self._finish(sides, last, None)
                 raise
             metric = None
             if self._validation is not None:
-                self._finish(sides, state.users, state.items, None if pruner is None else pruner.kept)
+                self._finish(sides, state.now, None if pruner is None else pruner.kept)
                 metric = self._measure(self._validation)
             state.judge(metric)
             if self._checkpoint is not None:
@@ -194,8 +190,7 @@ class IALS(FactorModel):
             if self._on_epoch is not None:
                 self._on_epoch(state.epochs, metric)
         self.epochs_, self.best_epoch_, self.validation_ = state.epochs, state.best_epoch, state.validation
-        users, items = state.best or (state.users, state.items)
-        self._finish(sides, users, items, None if pruner is None else pruner.kept)
+        self._finish(sides, state.best or state.now, None if pruner is None else pruner.kept)
 
     def _measure(self, validation: Holdout) -> float:
         from recsparse.evaluation import per_user, rank_targets  # noqa: PLC0415 (evaluation needs models)
@@ -206,13 +201,25 @@ class IALS(FactorModel):
     def _sides(self, interactions: Interactions) -> Sides:
         return Sides.of(self._weighted(interactions.matrix), self._loss())
 
-    def _finish(self, sides: Sides, users: Dense, items: Factors, kept: Kept | None) -> None:
+    def _finish(self, sides: Sides, learned: Learned, kept: Kept | None) -> None:
         """Make of factors in training what is evaluated, served and saved."""
-        self._pack(sides, items, kept)
+        self._pack(sides, learned.items, kept)
+
+    def _begin(self, sides: Sides) -> Learned:
+        """What the first epoch starts from."""
+        users = np.zeros((sides.by_user.shape[0], self.dim), dtype=np.float32)
+        return Learned(users, self._initial(np.random.default_rng(self.random_state), sides.by_item.shape[0]))
 
     def _initial(self, rng: np.random.Generator, n_items: int) -> Dense:
         scale = np.float32(self.init_std / np.sqrt(self.dim))
         return scale * rng.standard_normal((n_items, self.dim), dtype=np.float32)
+
+    def _epoch(self, sides: Sides, learned: Learned, pruner: Pruner | None, number: int) -> Learned:
+        """Improve both sides once, and let the recipe choose; ``number`` epochs are done already."""
+        users, items = self._alternate(sides, learned.users, learned.items, None if pruner is None else pruner.support)
+        if pruner is not None:
+            items = prune_items(sides, users, items, pruner, (number + 1) / self.epochs)
+        return Learned(users, items)
 
     def _alternate(self, sides: Sides, users: Dense, items: Factors, support: Kept | None) -> tuple[Dense, Factors]:
         """One epoch: a user half-step and an item half-step."""

@@ -9,6 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from recsparse.errors import ConfigError
 from recsparse.interactions.interactions import Interactions
+from recsparse.models.alternation import Learned
 from recsparse.models.ials import CG_STEPS, IALS
 from recsparse.models.least_squares import Dense, Factors, Sides
 from recsparse.models.support import Kept, pattern, prune_items
@@ -23,8 +24,8 @@ class LowRankIALS(IALS):
     V (D columns); the rows of S exactly on their supports, with the users seen through the basis, ``U Bᵀ``, as factors;
     and B as the least-squares fit of S B to the items' unconstrained solutions, each item with the weight of its
     interactions (the method of optimal directions of Engan et al. 1999). With ``basis`` above ``dim`` the basis is
-    overcomplete: few of many directions describe an item better than few of D columns. All epochs are trained, from the
-    first: ``fit`` refuses validation, checkpoints and callbacks.
+    overcomplete: few of many directions describe an item better than few of D columns. A fifth of the
+    epochs come before S: until then V is dense.
 
     Args:
         dim: columns of V, D; what a user is represented by.
@@ -36,6 +37,8 @@ class LowRankIALS(IALS):
         degree_power: as in :class:`IALS`.
         recipe: how S becomes sparse.
         value_type: of S; B has int8, or what is finer.
+        patience: as in :class:`IALS`.
+        metric: as in :class:`IALS`.
         random_state: seed.
         n_jobs: threads.
 
@@ -63,47 +66,50 @@ class LowRankIALS(IALS):
         degree_power: float = 0.0,
         recipe: Recipe | dict[str, Any] | None = None,
         value_type: str = "fp32",
+        patience: int | None = 5,
+        metric: str = "ndcg@20",
         random_state: int = 0,
         n_jobs: int | None = None,
     ) -> None:
         super().__init__(
             dim, epochs=epochs, alpha0=alpha0, reg=reg, nu=nu, degree_power=degree_power, solver="cg", recipe=recipe,
-            value_type=value_type, random_state=random_state, n_jobs=n_jobs,
+            value_type=value_type, patience=patience, metric=metric, random_state=random_state, n_jobs=n_jobs,
         )  # fmt: skip
         self.basis = basis
 
-    def _fit(self, interactions: Interactions) -> None:
-        if any(given is not None for given in (self._validation, self._checkpoint, self._on_epoch)):
-            raise ConfigError(f"{self.kind} takes no validation, checkpoint or on_epoch; leave them out, or use ials.")
-        self._check(interactions)
+    def _epoch(self, sides: Sides, learned: Learned, pruner: Pruner | None, number: int) -> Learned:
+        """Improve V while it is dense, then U, B and S in turns."""
+        users, items, basis = learned
+        if number < max(1, self.epochs // 5):
+            assert isinstance(items, np.ndarray)  # noqa: S101 (S comes later)
+            items, users = sides.loss.refine(sides.by_user, items, users, CG_STEPS)
+            users, items = sides.loss.refine(sides.by_item, users, items, CG_STEPS)
+            return Learned(users, items)
+        if basis is None:
+            basis = self._first_basis(items, np.diff(sides.by_item.indptr))
+            items = sides.loss.solve(sides.by_item, users @ basis.T)
+        users = sides.loss.solve(sides.by_user, np.asarray(items @ basis, dtype=np.float32))
+        basis = _fitted_basis(sides, users, items, basis)
+        seen = users @ basis.T
+        support = None if pruner is None else pruner.support
+        if support is None:
+            items = sides.loss.solve(sides.by_item, seen)
+        else:
+            items = sides.loss.solve_on_support(sides.by_item, seen, pattern(support))[0]
+        if pruner is not None:
+            items = prune_items(sides, seen, items, pruner, (number + 1) / self.epochs)
+        return Learned(users, items, basis)
+
+    def _finish(self, sides: Sides, learned: Learned, kept: Kept | None) -> None:
+        _, items, basis = learned
+        values = items if isinstance(items, np.ndarray) else items.toarray()
+        self._store(values, np.eye(self.dim, dtype=np.float32) if basis is None else basis, kept)
+
+    def _check(self, interactions: Interactions) -> None:
+        super()._check(interactions)
         for name, least in (("basis", 1), ("epochs", 2)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be at least {least}.")
-        sides = self._sides(interactions)
-        pruner = None if self.recipe is None else Pruner(Recipe.parse(self.recipe), self._size_of)
-        rng = np.random.default_rng(self.random_state)
-        values = self._initial(rng, interactions.shape[1])
-        users = np.zeros((interactions.shape[0], self.dim), dtype=np.float32)
-        dense = max(1, self.epochs // 5)
-        for _ in range(dense):
-            values, users = sides.loss.refine(sides.by_user, values, users, CG_STEPS)
-            users, values = sides.loss.refine(sides.by_item, users, values, CG_STEPS)
-        basis = self._first_basis(rng, values, np.diff(sides.by_item.indptr))
-        mixture: Factors = sides.loss.solve(sides.by_item, users @ basis.T)
-        for epoch in range(dense, self.epochs):
-            users = sides.loss.solve(sides.by_user, np.asarray(mixture @ basis, dtype=np.float32))
-            basis = _fitted_basis(sides, users, mixture, basis)
-            seen = users @ basis.T
-            support = None if pruner is None else pruner.support
-            if support is None:
-                mixture = sides.loss.solve(sides.by_item, seen)
-            else:
-                mixture = sides.loss.solve_on_support(sides.by_item, seen, pattern(support))[0]
-            if pruner is not None:
-                mixture = prune_items(sides, seen, mixture, pruner, (epoch + 1) / self.epochs)
-            self._check_finite(mixture, epoch)
-        values = mixture if isinstance(mixture, np.ndarray) else mixture.toarray()
-        self._store(values, basis, None if pruner is None else pruner.kept)
 
     def repack(self, value_type: str) -> Self:
         """A fitted copy with S in another value type."""
@@ -129,8 +135,10 @@ class LowRankIALS(IALS):
             + choose_layout(whole, value_type=of_basis).nbytes
         )
 
-    def _first_basis(self, rng: np.random.Generator, values: Dense, counts: Any) -> Dense:
+    def _first_basis(self, values: Dense, counts: Any) -> Dense:
         """Rows of V of length 1, likelier the more interactions they have; random directions where they are too few."""
+        rng = np.random.default_rng(self.random_state)
+        self._initial(rng, len(values))  # draw on from where the first epoch's factors ended
         usable = np.flatnonzero(counts)
         taken = rng.choice(usable, min(self.basis, len(usable)), replace=False, p=counts[usable] / counts[usable].sum())
         rows = np.concatenate([values[taken], rng.standard_normal((self.basis - len(taken), self.dim))])

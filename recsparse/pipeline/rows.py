@@ -185,7 +185,11 @@ def _of(spec: ModelSpec, where: str) -> Iterator[Training]:
                     _parse(recipe, f"{where}.params.")
             if "value_type" in params or (spec.value_types != ["fp32"] and "value_type" not in model.get_params()):
                 raise ConfigError(f"{where}.value_types: set it there, and only for models that have a packed table.")
-        yield Training(spec.kind, params, candidates, tuple(spec.value_types), where, spec.ranks)
+        if not spec.ranks and "bytes" in (params.get("recipe") or {}):  # what they buy hangs on the value type
+            for value_type in spec.value_types:
+                yield Training(spec.kind, params | {"value_type": value_type}, candidates, (value_type,), where)
+        else:
+            yield Training(spec.kind, params, candidates, tuple(spec.value_types), where, spec.ranks)
 
 
 def _parse(recipe: Any, where: str) -> None:

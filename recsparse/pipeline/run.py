@@ -21,10 +21,11 @@ from recsparse.interactions.store import write_table
 from recsparse.models import Recommender
 from recsparse.models.factors import ITEM_TABLE
 from recsparse.pipeline import results as describe
+from recsparse.pipeline.fit import fit
 from recsparse.pipeline.measure import RowEvaluations, measure
 from recsparse.pipeline.plan import Entry, Plan
 from recsparse.pipeline.ranks import fit_on_ranks
-from recsparse.pipeline.rows import Training, make, trainings
+from recsparse.pipeline.rows import Training, trainings
 from recsparse.pipeline.sources import Files, find_files, is_here
 from recsparse.pipeline.stages import Stage, alone, digest_of
 from recsparse.pipeline.track import check_installed, track
@@ -186,7 +187,12 @@ class Run:
 
     def _fit(self, training: Training, work: Path, params: dict[str, Any]) -> Recommender:
         if training.ranks is None:
-            return make(training.kind, params).fit(self.parts.train)
+            number = self.trainings.index(training)
+            return fit(
+                training.kind, params, self.parts.train, self.parts.validation,
+                lambda news, *_: self.tell(f"train {training.label}: {news}", number, len(self.trainings)),
+                headline=self.config.evaluation.headline,
+            )  # fmt: skip
         output = work / digest_of(params)[:16]
         return fit_on_ranks(params, training.ranks, self.directory / "split", output, self.tell)
 

@@ -1,12 +1,15 @@
+import errno
 import json
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from recsparse.cli import console
 from recsparse.evaluation import Evaluation
+from recsparse.files import atomic_file
 from recsparse.interactions import read, read_split
-from recsparse.models import IALS, Recommender
+from recsparse.models import IALS, Recommender, checkpoint
 
 
 def test_train_saves_what_python_would(say, parts, tmp_path):
@@ -42,3 +45,48 @@ def test_inspect(say, model):
     assert said == json.loads(say("inspect", model / "item_table.safetensors", "--json").out)
     text = say("inspect", model).out
     assert all(layout in text for layout in ("bitmap", "csr", "dense"))
+
+
+def test_train_stops_early_by_the_validation_users(say, refused, dataset, parts, tmp_path, monkeypatch):
+    monkeypatch.setattr(console, "NEWS_SECONDS", 0.0)
+    words = ("--set", "dim=16", "--set", "epochs=40", "--set", "alpha0=0.01", "--set", "reg=0.0001")
+    said = say("train", parts, "-o", tmp_path / "model", *words, "--set", "patience=2", "--json")
+    assert said.code == 0, said.err
+    split = read_split(parts)
+    expected = IALS(dim=16, epochs=40, alpha0=0.01, reg=0.0001, patience=2)
+    expected.fit(split.train, validation=split.validation)
+    assert expected.epochs_ < 40
+    made = Recommender.load(tmp_path / "model")
+    assert (made.item_table_.to_dense() == expected.item_table_.to_dense()).all()
+    assert made.epochs == json.loads(said.out)["epochs"] == expected.best_epoch_
+    assert f"ndcg@20 {expected.validation_[0]:.4f}" in said.err
+    sentence = refused("train", dataset, "-o", tmp_path / "other", "--set", "patience=2")
+    assert "needs validation users" in sentence
+
+
+@pytest.mark.parametrize("kind", ["ials", "low-rank-ials", "mf"])
+def test_train_goes_on_from_a_checkpoint(say, kind, parts, tmp_path, monkeypatch):
+    command = ("train", parts, "--kind", kind, "--set", "dim=4", "--set", "epochs=6", "--set", "n_jobs=1")
+    assert say(*command, "-o", tmp_path / "whole").code == 0
+    asked = (*command, "-o", tmp_path / "model", "--checkpoint", tmp_path / "checkpoint")
+    write, written = atomic_file, []
+
+    def die_at_the_third(path):
+        written.append(path)
+        if len(written) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return write(path)
+
+    monkeypatch.setattr(checkpoint, "atomic_file", die_at_the_third)
+    assert say(*asked).code == 1
+    assert not (tmp_path / "model").exists()
+    assert say(*asked).code == 0
+    assert len(written) == 3 + 4
+    found, wanted = (Recommender.load(tmp_path / name).item_table_.to_dense() for name in ("model", "whole"))
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_a_checkpoint_needs_epochs(refused, parts, tmp_path):
+    asked = ("train", parts, "-o", tmp_path / "model", "--checkpoint", tmp_path / "c")
+    assert "ease is not trained in epochs" in refused(*asked, "--kind", "ease")
+    assert "leave --checkpoint out" in refused(*asked, "--ranks", "2")

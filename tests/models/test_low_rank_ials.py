@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from recsparse.models import LowRankIALS, Recommender
 from recsparse.tables import FactoredTable
 from tests.models.contract import ModelContract
 from tests.models.test_ials import ratings
+from tests.models.test_ials_training import StopError, holdout
 
 GRADUAL = {"density": 0.25, "schedule": {"kind": "gradual", "start": 0.3, "end": 0.8}}
 
@@ -66,6 +68,23 @@ def test_too_little_to_train_is_refused(setting: str) -> None:
         LowRankIALS(dim=4).set_params(**{setting: 0}).fit(ratings())
 
 
-def test_what_it_cannot_do_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="takes no validation, checkpoint"):
-        LowRankIALS(dim=4).fit(ratings(), checkpoint=tmp_path / "c")
+@pytest.mark.parametrize("recipe", [None, GRADUAL, {"density": 0.25, "schedule": "dynamic"}], ids=str)
+@pytest.mark.parametrize("stop_at", [1, 2, 5])
+def test_a_stopped_run_goes_on_to_the_same_bytes(recipe: dict[str, Any] | None, stop_at: int, tmp_path: Path) -> None:
+    train, held = holdout()
+    model = LowRankIALS(dim=4, basis=8, epochs=8, recipe=recipe)
+    whole, metrics = model.fit(train, validation=held).item_table_.to_dense(), model.validation_
+
+    def stop(epoch: int, metric: float | None) -> None:
+        if epoch == stop_at:
+            raise StopError
+
+    with pytest.raises(StopError):
+        model.fit(train, validation=held, checkpoint=tmp_path / "checkpoint", on_epoch=stop)
+    again: list[int] = []
+    model.fit(
+        train, validation=held, checkpoint=tmp_path / "checkpoint", on_epoch=lambda epoch, metric: again.append(epoch)
+    )
+    assert again[0] == stop_at + 1
+    np.testing.assert_array_equal(model.item_table_.to_dense(), whole)
+    assert model.validation_ == metrics

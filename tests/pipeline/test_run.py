@@ -1,12 +1,16 @@
 import json
 import os
 import shutil
+import tomllib
 
 import numpy as np
 import pytest
 
+from recsparse.config import RunConfig
 from recsparse.errors import ConfigError, DataError
+from recsparse.interactions import read_split
 from recsparse.pipeline import Run
+from recsparse.pipeline.rows import make, trainings
 from recsparse.pipeline.stages import STAMP, alone
 from recsparse.tables import pack, save_table
 
@@ -44,6 +48,32 @@ def test_everything_is_there(finished, results):
     ]  # fmt: skip
     assert results["dataset"]["name"] == "tiny"
     assert results["seconds"] > 0
+
+
+def test_a_budget_in_bytes_is_of_each_value_type(text, finished):
+    parts = read_split(finished / "split")
+    asked = {"kind": "ials", "value_types": ["fp32", "int4"], "params": {"dim": 8, "recipe": {"bytes": 180}}}
+    config = RunConfig.model_validate(tomllib.loads(text) | {"models": [asked]})
+    for each, value_type in zip(trainings(config), ("fp32", "int4"), strict=True):
+        assert each.value_types == (value_type,)
+        table = make(each.kind, each.params).fit(parts.train).repack(value_type).item_table_
+        assert 150 < table.nbytes <= 180
+
+
+def test_patience_stops_a_training_by_the_headline_metric(text, finished, tmp_path):
+    parts = read_split(finished / "split")
+    params = "dim = 16, epochs = 40, patience = 2, alpha0 = 0.01, reg = 0.0001"
+    config = RunConfig.model_validate(tomllib.loads(text.replace("dim = 8, epochs = 3 }", f"{params} }}", 1)))
+    told = []
+    run = Run(config, directory=tmp_path, progress=lambda stage, done, total: told.append(stage))
+    run.parts = parts
+    asked = next(each for each in run.trainings if each.params.get("patience"))
+    model = run._fit(asked, tmp_path, asked.params)
+    assert model.epochs == model.best_epoch_ < 38
+    assert model.metric == config.evaluation.headline
+    assert told[0] == f"train iALS 16: epoch 1, {model.metric} {model.validation_[0]:.4f}"
+    plain = make("ials", asked.params | {"epochs": model.epochs}).fit(parts.train)
+    assert (plain.item_table_.to_dense() == model.item_table_.to_dense()).all()
 
 
 def test_a_second_run_does_nothing(copy, rerun):
