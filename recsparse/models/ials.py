@@ -17,6 +17,7 @@ from recsparse.models.alternation import Alternation, Learned
 from recsparse.models.checkpoint import training_digest
 from recsparse.models.factors import FactorModel
 from recsparse.models.least_squares import SPARSE_ENOUGH, Dense, Factors, ImplicitLoss, Sides
+from recsparse.models.sparse_start import first_users
 from recsparse.models.support import pattern, prune_items
 from recsparse.sparsity import Pruner, Recipe
 from recsparse.tables import Mask, choose_layout, pack
@@ -36,8 +37,9 @@ class IALS(FactorModel):
     The loss is that of :class:`recsparse.models.least_squares.ImplicitLoss`, with regularisation scaled by frequency
     (Hu, Koren and Volinsky 2008; Rendle et al., "Revisiting the performance of iALS on item recommendation
     benchmarks", 2021). Each half-step solves every row exactly. With a recipe, the item table is pruned on its
-    schedule, and from then on each item is solved exactly on its support. Users are never stored: they are folded in,
-    by one exact solve on the packed table.
+    schedule, and from then on each item is solved exactly on its support; a dynamic one starts on a support that is
+    chosen on singular vectors (:func:`recsparse.models.sparse_start.first_users`). Users are never stored: they are
+    folded in, by one exact solve on the packed table.
 
     The result is the same, byte for byte, at any ``n_jobs`` on one machine.
 
@@ -171,7 +173,7 @@ class IALS(FactorModel):
         digest = training_digest(self.get_params(), *self._learned_from(interactions))
         state = None if self._checkpoint is None else Alternation.read(self._checkpoint, digest, pruner)
         if state is None:
-            state = Alternation(self._begin(sides), pruner)
+            state = Alternation(self._begin(sides, pruner), pruner)
         while state.epochs < self.epochs and not state.is_stale(self.patience):
             last = state.now
             state.now = self._epoch(sides, last, pruner, state.epochs)
@@ -205,10 +207,15 @@ class IALS(FactorModel):
         """Make of factors in training what is evaluated, served and saved."""
         self._pack(sides, learned.items, kept)
 
-    def _begin(self, sides: Sides) -> Learned:
-        """What the first epoch starts from."""
-        users = np.zeros((sides.by_user.shape[0], self.dim), dtype=np.float32)
-        return Learned(users, self._initial(np.random.default_rng(self.random_state), sides.by_item.shape[0]))
+    def _begin(self, sides: Sides, pruner: Pruner | None) -> Learned:
+        """What the first epoch starts from: random items, or where they are never dense, those of the largest."""
+        rng = np.random.default_rng(self.random_state)
+        if pruner is None or pruner.recipe.schedule.density(0.0, 0.0) == 1.0:
+            users = np.zeros((sides.by_user.shape[0], self.dim), dtype=np.float32)
+            return Learned(users, self._initial(rng, sides.by_item.shape[0]))
+        users = first_users(sides.by_user, self.dim, rng)
+        items = sides.loss.solve(sides.by_item, users, sides.shared_of_users(users))
+        return Learned(users, prune_items(sides, users, items, pruner, 0.0))
 
     def _initial(self, rng: np.random.Generator, n_items: int) -> Dense:
         scale = np.float32(self.init_std / np.sqrt(self.dim))

@@ -17,9 +17,7 @@ def propagate(matrix: sp.csr_array, users: Floats, items: Floats, layers: int) -
         >>> propagate(sp.csr_array([[1.0]]), one, 3 * one, 1)
         (array([[2.]], dtype=float32), array([[2.]], dtype=float32))
     """
-    known = sp.csr_array((np.ones(matrix.nnz, dtype=np.float32), matrix.indices, matrix.indptr), shape=matrix.shape)
-    scales = [1 / np.sqrt(np.maximum(np.asarray(known.sum(axis=axis)), 1)) for axis in (1, 0)]
-    known.data *= np.repeat(scales[0], np.diff(known.indptr)) * scales[1][known.indices]
+    known = normalised(matrix)
     backwards = sp.csr_array(known.T)
     user_sum, item_sum = users.copy(), items.copy()
     for _ in range(layers):
@@ -27,3 +25,11 @@ def propagate(matrix: sp.csr_array, users: Floats, items: Floats, layers: int) -
         user_sum += users
         item_sum += items
     return user_sum / np.float32(layers + 1), item_sum / np.float32(layers + 1)
+
+
+def normalised(matrix: sp.csr_array) -> sp.csr_array:
+    """``D_u^-½ X D_i^-½`` of X's pattern, (U, I) float32."""
+    known = sp.csr_array((np.ones(matrix.nnz, dtype=np.float32), matrix.indices, matrix.indptr), shape=matrix.shape)
+    scales = [1 / np.sqrt(np.maximum(np.asarray(known.sum(axis=axis)), 1)) for axis in (1, 0)]
+    known.data *= np.repeat(scales[0], np.diff(known.indptr)) * scales[1][known.indices]
+    return known

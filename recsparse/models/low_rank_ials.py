@@ -77,6 +77,9 @@ class LowRankIALS(IALS):
         )  # fmt: skip
         self.basis = basis
 
+    def _begin(self, sides: Sides, pruner: Pruner | None) -> Learned:
+        return super()._begin(sides, None)  # dense, whatever becomes of S
+
     def _epoch(self, sides: Sides, learned: Learned, pruner: Pruner | None, number: int) -> Learned:
         """Improve V while it is dense, then U, B and S in turns."""
         users, items, basis = learned

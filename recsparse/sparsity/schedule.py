@@ -78,7 +78,7 @@ class Gradual(_Schedule):
 
 
 class Dynamic(_Schedule):
-    """The budget holds from the first epoch on: what is least is dropped, and grown where the loss pulls most.
+    """The budget holds from the first step on: what is least is dropped, and grown where the loss pulls most.
 
     After each epoch up to ``end``, the share ``rate (1 + cos(π progress / end)) / 2`` of the kept groups is exchanged:
     those of lowest criterion go, those of largest gradient come (Evci et al., "Rigging the lottery", 2020, section 3).
