@@ -24,19 +24,13 @@ def bpr_gradient(matrix: sp.csr_array, users: Floats, items: Floats, table: int,
     return gradient
 
 
-def bpr_loss(
-    matrix: sp.csr_array, users: Floats, items: Floats, table: int, seed: int, epoch: int,
-    pruned: npt.NDArray[np.int64], kept: npt.NDArray[np.bool_],
-) -> float:  # fmt: skip
-    """The BPR loss of 32,768 known pairs drawn at random, when rows of a table keep only these entries (R', D)."""
+def bpr_loss(matrix: sp.csr_array, users: Floats, items: Floats, seed: int, epoch: int) -> float:
+    """The BPR loss of 32,768 known pairs drawn at random."""
     rng = np.random.default_rng([seed, epoch, 2])
     sampled = np.sort(rng.integers(0, matrix.nnz, _SAMPLED))
     rows = np.searchsorted(matrix.indptr, sampled, side="right") - 1
     others = rng.integers(0, matrix.shape[1], len(sampled))
-    tables = [users, items]
-    tables[table] = tables[table].copy()
-    tables[table][pruned] *= kept
-    gaps = _gaps(tables[0], tables[1], rows, matrix.indices[sampled], others)
+    gaps = _gaps(users, items, rows, matrix.indices[sampled], others)
     return float(np.logaddexp(0.0, -gaps.astype(np.float64)).sum())
 
 

@@ -90,7 +90,7 @@ class FeatureMF(WithFeatures, MF):
         patience: int | None = 5,
         metric: str = "ndcg@20",
         recipe: Recipe | dict[str, Any] | None = None,
-        user_recipe: Recipe | dict[str, Any] | None = None,
+        user_recipe: Recipe | dict[str, Any] | Literal["shared"] | None = None,
         value_type: str = "fp32",
         fold_in_alpha0: float = 0.1,
         fold_in_reg: float = 1.0,

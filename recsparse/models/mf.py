@@ -19,7 +19,7 @@ from recsparse.models.checkpoint import read_checkpoint, training_digest, write_
 from recsparse.models.factors import FactorModel
 from recsparse.models.least_squares import ImplicitLoss
 from recsparse.models.lightgcn import propagate
-from recsparse.models.pruners import Pruners
+from recsparse.models.pruners import ITEMS, USERS, Pruners
 from recsparse.models.sgd_state import (
     LOSSES,
     NEGATIVES,
@@ -84,8 +84,9 @@ class MF(FactorModel):
         metric: of validation.
         recipe: how the item table becomes sparse; what is pruned takes no memory in training, its optimiser state
             neither.
-        user_recipe: how the user table becomes sparse, with a budget of its own. A training user without any entry left
-            is folded in like a new one.
+        user_recipe: how the user table becomes sparse, with a budget of its own; or "shared": ``recipe`` and its
+            budget are of both tables together, as if they were one, and its allocation says which of them gets how
+            much. A training user without any entry left is folded in like a new one.
         value_type: how the item table's values are stored.
         fold_in_alpha0: weight of unobserved pairs when a new user is folded in.
         fold_in_reg: ridge of that fold-in.
@@ -142,7 +143,7 @@ class MF(FactorModel):
         patience: int | None = 5,
         metric: str = "ndcg@20",
         recipe: Recipe | dict[str, Any] | None = None,
-        user_recipe: Recipe | dict[str, Any] | None = None,
+        user_recipe: Recipe | dict[str, Any] | Literal["shared"] | None = None,
         value_type: str = "fp32",
         fold_in_alpha0: float = 0.1,
         fold_in_reg: float = 1.0,
@@ -250,11 +251,19 @@ class MF(FactorModel):
                 write_checkpoint(self._checkpoint, arrays | masks, progress | {"pruners": told}, digest)
 
     def _pruners(self, matrix: sp.csr_array) -> Pruners:
-        users, items = (
-            None if recipe is None else Pruner(Recipe.parse(recipe), partial(_size_of, value_type=value_type))
-            for recipe, value_type in ((self.user_recipe, "fp32"), (self.recipe, self.value_type))
-        )
-        return Pruners((users, items), matrix, self.random_state)
+        n_users, of = matrix.shape[0], dict[str, tuple[tuple[int, ...], Pruner]]()
+        user_size, item_size = (partial(_size_of, value_type=each) for each in ("fp32", self.value_type))
+        if self.user_recipe == "shared" and self.recipe is not None:
+            recipe = Recipe.parse(self.recipe)
+            if n_users % (rows := recipe.granularity.group_shape((n_users, self.dim))[0]):
+                raise ConfigError(f"Blocks of {rows} rows do not divide the {n_users} users; choose a divisor of them.")
+            pruner = Pruner(recipe, lambda kept: user_size(kept[:n_users]) + item_size(kept[n_users:]))
+            return Pruners({"both": ((USERS, ITEMS), pruner)}, matrix, self.random_state)
+        if self.user_recipe is not None and self.user_recipe != "shared":
+            of["users"] = (USERS,), Pruner(Recipe.parse(self.user_recipe), user_size)
+        if self.recipe is not None:
+            of["items"] = (ITEMS,), Pruner(Recipe.parse(self.recipe), item_size)
+        return Pruners(of, matrix, self.random_state)
 
     def _learned_from(self, interactions: Interactions) -> tuple[sp.csr_array, ...]:
         """What a checkpoint must belong to."""
@@ -361,6 +370,8 @@ class MF(FactorModel):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be at least 0.")
         if self.dim > _MOST_COLUMNS:
             raise ConfigError(f"dim is {self.dim}; it must be at most {_MOST_COLUMNS}.")
+        if self.user_recipe == "shared" and self.recipe is None:
+            raise ConfigError("user_recipe is 'shared', but there is no recipe to share; give one.")
         if (self.recipe is not None or self.user_recipe is not None) and self.layers:
             raise ConfigError("Propagation would fill in what a recipe prunes; set layers to 0 or leave out recipe.")
 

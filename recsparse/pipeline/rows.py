@@ -181,7 +181,7 @@ def _of(spec: ModelSpec, where: str) -> Iterator[Training]:
                 check_sharded(tried, f"{where}.params")
             model = make(spec.kind, {} if spec.ranks else tried, f"{where}.params")
             for recipe in (tried.get("recipe"), tried.get("user_recipe")):
-                if recipe:
+                if recipe and recipe != "shared":
                     _parse(recipe, f"{where}.params.")
             if "value_type" in params or (spec.value_types != ["fp32"] and "value_type" not in model.get_params()):
                 raise ConfigError(f"{where}.value_types: set it there, and only for models that have a packed table.")

@@ -23,6 +23,7 @@ from recsparse.models.lightgcn import propagate
 from recsparse.models.sgd_state import LOSSES, OPTIMISERS, Sampler, confine, new_side, run_epoch, whole
 from tests.models.contract import ModelContract
 from tests.models.known import checkerboard, checkerboard_matrix
+from tests.models.test_ials_training import StopError
 
 
 class TestBPR(ModelContract):
@@ -304,6 +305,53 @@ def test_each_table_has_a_recipe_and_a_budget_of_its_own() -> None:
     assert np.count_nonzero(items) == round(0.5 * items.size)
     assert model.validation_[-1] > 0.4
     assert MF(dim=16, epochs=5, user_recipe={"bytes": 3000}).fit(train).user_table_.nbytes <= 3000
+
+
+@pytest.mark.parametrize("schedule", ["oneshot", "gradual", "dynamic", "tickets", "soft-threshold"])
+@pytest.mark.parametrize("allocation", ["global", "sensitivity"])
+@pytest.mark.parametrize("budget", [{"density": 0.25}, {"bytes": 3000}])
+def test_tables_may_share_one_budget(schedule: str, allocation: str, budget: dict[str, float], tmp_path: Path) -> None:
+    if schedule == "soft-threshold":
+        allocation = "global"
+    recipe = budget | {"schedule": schedule, "allocation": allocation}
+    model = MF(dim=16, epochs=6, learning_rate=0.1, n_jobs=1, recipe=recipe, user_recipe="shared", value_type="fp16")
+    whole = model.fit(blocks())
+    tables = [whole.user_table_.to_dense(), whole.item_table_.to_dense()]
+    if "bytes" in budget:
+        assert 2900 < whole.user_table_.nbytes + whole.item_table_.nbytes <= 3000
+    else:
+        kept = [int(each.row_counts().sum()) for each in (whole.user_table_, whole.item_table_)]
+        assert sum(kept) == round(0.25 * (200 + 60) * 16)
+        assert kept[1] != round(0.25 * 60 * 16)
+
+    def stop(epoch: int, metric: float | None) -> None:
+        if epoch == 3:
+            raise StopError
+
+    with pytest.raises(StopError):
+        model.fit(blocks(), checkpoint=tmp_path / "checkpoint", on_epoch=stop)
+    model.fit(blocks(), checkpoint=tmp_path / "checkpoint")
+    np.testing.assert_array_equal(model.user_table_.to_dense(), tables[0])
+    np.testing.assert_array_equal(model.item_table_.to_dense(), tables[1])
+    model.save(tmp_path / "model")
+    assert MF.load(tmp_path / "model").user_recipe == "shared"
+
+
+def test_where_rows_get_equal_shares_sharing_changes_nothing() -> None:
+    recipe = {"density": 0.25, "schedule": "oneshot", "allocation": "uniform"}
+    shared, own = (
+        MF(dim=16, epochs=6, n_jobs=1, recipe=recipe, user_recipe=users).fit(blocks()) for users in ("shared", recipe)
+    )
+    np.testing.assert_array_equal(shared.user_table_.to_dense(), own.user_table_.to_dense())
+    np.testing.assert_array_equal(shared.item_table_.to_dense(), own.item_table_.to_dense())
+
+
+def test_a_budget_cannot_be_shared_without_a_recipe_or_by_blocks_over_both() -> None:
+    with pytest.raises(ConfigError, match="no recipe to share"):
+        MF(user_recipe="shared").fit(blocks())
+    recipe = {"density": 0.5, "granularity": {"kind": "block", "rows": 3, "columns": 1}}
+    with pytest.raises(ConfigError, match="do not divide the 200 users"):
+        MF(dim=4, recipe=recipe, user_recipe="shared").fit(blocks())
 
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adagrad", "adam"])
