@@ -1,5 +1,6 @@
 """``recsparse train``, ``evaluate`` and ``inspect``: one model, its figures, its table."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -82,22 +83,35 @@ def evaluate(
     data: Annotated[Path, typer.Argument(help="A split directory.")],
     on: Annotated[str, typer.Option(help="test, or validation (while settings are being chosen).")] = "test",
     metric: Annotated[list[str] | None, typer.Option(help="ndcg@20, recall@50, ...; may be repeated.")] = None,
+    ratings: Annotated[
+        bool, typer.Option("--ratings", help="RMSE and MAE of the ratings that biased-mf predicts, instead.")
+    ] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Parquet file for a line a user.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Rank the whole catalogue for held-out users and measure, with 95 % bootstrap intervals over users.
 
     Example: recsparse evaluate model split --metric ndcg@20 --metric recall@50
+
+    Example: recsparse evaluate rated split --ratings
     """
     from recsparse.evaluation import DEFAULT_METRICS
     from recsparse.evaluation import evaluate as measure
+    from recsparse.evaluation.ratings import rating_errors
     from recsparse.interactions import read_split
-    from recsparse.models import Recommender
+    from recsparse.models import BiasedMF, Recommender
 
     if on not in ("test", "validation"):
         raise ConfigError(f"--on is {on!r}; it must be test or validation.")
     parts = read_split(data)
     holdout = parts.test if on == "test" else parts.validation
+    if ratings:
+        if metric or output:
+            raise ConfigError("--ratings goes without --metric and --output; measure lists by a command of their own.")
+        if not isinstance(loaded := Recommender.load(model), BiasedMF):
+            raise ConfigError(f"{model} is {loaded.kind}, whose scores are no ratings; --ratings is for biased-mf.")
+        answer(asdict(rating_errors(loaded, holdout)), as_json, f"ratings of {on} users of {data}")
+        return
     with progress() as tell:
         tell("evaluate", 0, None)
         role = "test" if on == "test" else "validation"

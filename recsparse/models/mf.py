@@ -368,6 +368,8 @@ class MF(FactorModel):
         for name in ("reg", "negative_weight", "fold_in_alpha0", "layers"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be at least 0.")
+        if self.patience is not None and self.patience < 1:
+            raise ConfigError(f"patience is {self.patience!r}; it must be at least 1, or None.")
         if self.dim > _MOST_COLUMNS:
             raise ConfigError(f"dim is {self.dim}; it must be at most {_MOST_COLUMNS}.")
         if self.user_recipe == "shared" and self.recipe is None:

@@ -90,3 +90,18 @@ def test_a_checkpoint_needs_epochs(refused, parts, tmp_path):
     asked = ("train", parts, "-o", tmp_path / "model", "--checkpoint", tmp_path / "c")
     assert "ease is not trained in epochs" in refused(*asked, "--kind", "ease")
     assert "leave --checkpoint out" in refused(*asked, "--ranks", "2")
+
+
+def test_ratings_are_predicted_and_measured(say, refused, model, parts, tmp_path):
+    asked = ("train", parts, "-o", tmp_path / "rated", "--kind", "biased-mf", "--set", "dim=2")
+    assert say(*asked).code == 0
+    found = json.loads(say("evaluate", tmp_path / "rated", parts, "--ratings", "--json").out)
+    test, rated = read_split(parts).test, Recommender.load(tmp_path / "rated")
+    predicted = rated.scores(rated.queries(test.history))
+    user, item = test.target.matrix.nonzero()
+    errors = predicted[user, item] - test.target.matrix.data
+    assert found["rmse"] == pytest.approx(float(np.sqrt((errors**2).mean())), rel=1e-5)
+    assert found["mae"] == pytest.approx(float(np.abs(errors).mean()), rel=1e-5)
+    assert found["ratings"] == test.target.nnz
+    assert "scores are no ratings" in refused("evaluate", model, parts, "--ratings")
+    assert "--metric" in refused("evaluate", tmp_path / "rated", parts, "--ratings", "--metric", "ndcg@5")

@@ -564,7 +564,7 @@ def test_a_user_with_everything_is_left_out_of_training() -> None:
 @pytest.mark.parametrize(
     "setting", [{"layers": -1}, {"loss": "mse"}, {"negatives": "all"}, {"optimiser": "lion"}, {"dim": 0}, {"epochs": 0},
                 {"learning_rate": 0.0}, {"reg": -1.0}, {"similarity": "angle"}, {"temperature": 0.0},
-                {"n_negatives": 0}],
+                {"n_negatives": 0}, {"patience": 0}],
 )  # fmt: skip
 def test_impossible_settings_are_refused(setting: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=f"{next(iter(setting))} is"):
