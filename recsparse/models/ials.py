@@ -16,8 +16,8 @@ from recsparse.interactions.split import Holdout
 from recsparse.models.alternation import Alternation, Learned
 from recsparse.models.checkpoint import training_digest
 from recsparse.models.factors import FactorModel
-from recsparse.models.least_squares import SPARSE_ENOUGH, Dense, Factors, ImplicitLoss, Sides
-from recsparse.models.sparse_start import first_users
+from recsparse.models.least_squares import SPARSE_ENOUGH, Dense, Factors, ImplicitLoss, Sides, rotated
+from recsparse.models.sparse_start import first_users, varimax
 from recsparse.models.support import pattern, prune_items
 from recsparse.sparsity import Pruner, Recipe
 from recsparse.tables import Mask, choose_layout, pack
@@ -37,8 +37,9 @@ class IALS(FactorModel):
     The loss is that of :class:`recsparse.models.least_squares.ImplicitLoss`, with regularisation scaled by frequency
     (Hu, Koren and Volinsky 2008; Rendle et al., "Revisiting the performance of iALS on item recommendation
     benchmarks", 2021). Each half-step solves every row exactly. With a recipe, the item table is pruned on its
-    schedule, and from then on each item is solved exactly on its support; a dynamic one starts on a support that is
-    chosen on singular vectors (:func:`recsparse.models.sparse_start.first_users`). Users are never stored: they are
+    schedule, and from then on each item is solved exactly on its support. Before elements or blocks go for the first
+    time, but for tickets, both sides are rotated, which changes no score, to where few entries an item say most
+    (:func:`recsparse.models.sparse_start.varimax`); a dynamic recipe starts there. Users are never stored: they are
     folded in, by one exact solve on the packed table.
 
     The result is the same, byte for byte, at any ``n_jobs`` on one machine.
@@ -225,7 +226,11 @@ class IALS(FactorModel):
         """Improve both sides once, and let the recipe choose; ``number`` epochs are done already."""
         users, items = self._alternate(sides, learned.users, learned.items, None if pruner is None else pruner.support)
         if pruner is not None:
-            items = prune_items(sides, users, items, pruner, (number + 1) / self.epochs)
+            progress = (number + 1) / self.epochs
+            if isinstance(items, np.ndarray) and pruner.begins(progress):
+                turn = varimax(items.astype(np.float64), np.random.default_rng(self.random_state)).astype(np.float32)
+                users, items = rotated(users, turn, self.n_jobs), rotated(items, turn, self.n_jobs)
+            items = prune_items(sides, users, items, pruner, progress)
         return Learned(users, items)
 
     def _alternate(self, sides: Sides, users: Dense, items: Factors, support: Kept | None) -> tuple[Dense, Factors]:

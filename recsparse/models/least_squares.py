@@ -90,7 +90,7 @@ class ImplicitLoss:
         for_ranges(
             lambda start, stop: kernels.solve_short(*task, start, stop), len(out), step=_STEP, n_jobs=self.n_jobs
         )
-        out[:] = _rotated(out, np.ascontiguousarray(basis.T), self.n_jobs)
+        out[:] = rotated(out, np.ascontiguousarray(basis.T), self.n_jobs)
 
     def solve_blocks(
         self,
@@ -141,8 +141,8 @@ class ImplicitLoss:
         if not np.isfinite(shared).all():
             return factors, np.full_like(rows, np.nan)
         diagonal, basis = _eigen(shared)
-        turned, rows = (_rotated(each, basis, self.n_jobs) for each in (factors, rows))
-        prior = None if prior is None else _rotated(prior, basis, self.n_jobs)
+        turned, rows = (rotated(each, basis, self.n_jobs) for each in (factors, rows))
+        prior = None if prior is None else rotated(prior, basis, self.n_jobs)
         ridge = self.ridge(side)
         task = (
             side.indptr, side.indices, side.data, turned, diagonal, ridge, _pull(ridge, prior),
@@ -150,7 +150,7 @@ class ImplicitLoss:
         )  # fmt: skip
         for_ranges(lambda start, stop: kernels.refine(*task, start, stop), len(rows), step=_STEP, n_jobs=self.n_jobs)
         rows = _or_prior(rows, side, prior)
-        return (turned, rows) if rotate else (factors, _rotated(rows, np.ascontiguousarray(basis.T), self.n_jobs))
+        return (turned, rows) if rotate else (factors, rotated(rows, np.ascontiguousarray(basis.T), self.n_jobs))
 
     def solve_on_support(
         self,
@@ -272,7 +272,8 @@ def _eigen(shared: Dense) -> tuple[Dense, Dense]:
     return diagonal.astype(np.float32), basis.astype(np.float32)
 
 
-def _rotated(rows: Dense, basis: Dense, n_jobs: int | None) -> Dense:
+def rotated(rows: Dense, basis: Dense, n_jobs: int | None = None) -> Dense:
+    """``rows @ basis``, the same bytes at any number of threads."""
     out = np.empty_like(rows)
 
     def work(start: int, stop: int) -> None:

@@ -1,4 +1,4 @@
-"""Where alternations start that never hold a dense table: users for whom few entries an item say much."""
+"""Bases in which few entries an item say much: the loss does not see rotations, but pruning does."""
 
 import numpy as np
 import numpy.typing as npt
@@ -41,18 +41,23 @@ def first_users(matrix: sp.csr_array, dim: int, rng: np.random.Generator) -> Den
         seen = by_item @ basis
         squares, turn = np.linalg.eigh((seen.T @ seen).astype(np.float64))
         weights = np.sqrt(np.maximum(np.sqrt(np.maximum(squares, 0)), _FLOOR * np.sqrt(squares[-1])))
-        users = basis @ (turn * weights) @ _varimax(seen @ (turn / weights), rng)
+        users = basis @ (turn * weights) @ varimax(seen @ (turn / weights), rng)
     users = np.concatenate([users, _FLOOR * rng.standard_normal((len(users), dim - rank))], axis=1)
     return np.asarray(users * np.sqrt(len(users)) / np.linalg.norm(users), dtype=np.float32)
 
 
-def _varimax(loadings: Doubles, rng: np.random.Generator) -> Doubles:
-    """The rotation (D, D) of these (I, D) that makes their squares vary most within columns."""
+def varimax(loadings: Doubles, rng: np.random.Generator) -> Doubles:
+    """The rotation (D, D) of these (I, D) that makes their squares vary most within columns: few large, many small.
+
+    From a random rotation, 30 steps of the fixed-point iteration on Kaiser's criterion (1958), over the 16,384 longest
+    rows. Cost of a step: O(I D² + D³).
+    """
     longest = np.argsort(-np.square(loadings).sum(axis=1), kind="stable")[:_TURNED]
     loadings = loadings[longest]
     rotation = np.linalg.qr(rng.standard_normal((loadings.shape[1],) * 2))[0]
-    for _ in range(_TURNS):
-        turned = loadings @ rotation
-        left, _, right = np.linalg.svd(loadings.T @ (turned**3 - turned * np.square(turned).mean(axis=0)))
-        rotation = left @ right
+    with single_threaded_blas():
+        for _ in range(_TURNS):
+            turned = loadings @ rotation
+            left, _, right = np.linalg.svd(loadings.T @ (turned**3 - turned * np.square(turned).mean(axis=0)))
+            rotation = left @ right
     return rotation

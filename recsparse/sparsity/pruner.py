@@ -6,6 +6,7 @@ from typing import Any
 from recsparse.errors import ConfigError
 from recsparse.sparsity.allocation import Kept
 from recsparse.sparsity.criterion import Array, Evidence
+from recsparse.sparsity.granularity import Row
 from recsparse.sparsity.recipe import Recipe
 from recsparse.sparsity.schedule import Tickets
 
@@ -79,6 +80,16 @@ class Pruner:
             self.fixed = True
             return self._early * self.kept
         return evidence.values * self.kept
+
+    def begins(self, progress: float) -> bool:
+        """Whether the next :meth:`step` is the first to take entries, and columns may still be changed for others.
+
+        They may not where whole rows go, which gains nothing, or where values go back to what they were.
+        """
+        some_go = self.kept is None and self.recipe.schedule.density(progress, 0.0) < 1.0
+        return (
+            some_go and not isinstance(self.recipe.granularity, Row) and not isinstance(self.recipe.schedule, Tickets)
+        )
 
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """What :meth:`restore` needs to go on from here: arrays by names of their own, and plain values."""

@@ -1,10 +1,14 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from scipy.optimize import linear_sum_assignment
 
 from recsparse.models import IALS, FeatureIALS
+from recsparse.models.least_squares import Dense, Factors, Sides
 from recsparse.models.lightgcn import normalised
 from recsparse.models.sparse_start import first_users
+from recsparse.models.support import prune_items
+from recsparse.sparsity import Pruner
 from tests.models.test_ials_training import blocks
 
 
@@ -60,3 +64,50 @@ def test_a_dynamic_table_holds_its_budget_from_the_first_step(
         assert 800 < min(held) <= max(held) <= 900
     else:
         assert set(held) == {round(0.1 * 60 * 16)}
+
+
+@pytest.mark.parametrize("schedule", ["oneshot", "gradual", "soft-threshold"])
+def test_both_sides_turn_together_before_entries_go(schedule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns: list[tuple[float, float]] = []
+
+    def watched(sides: Sides, users: Dense, items: Factors, pruner: Pruner, progress: float) -> Factors:
+        if pruner.begins(progress):
+            before, after = scores[-1], users @ items.T
+            turns.append((np.abs(before - after).max(), np.abs(before).max()))
+            assert kurtosis(items) > kurtosis(dense[-1])
+        return prune_items(sides, users, items, pruner, progress)
+
+    def alternated(self, *arguments):  # type: ignore[no-untyped-def]
+        users, items = alternate(self, *arguments)
+        if isinstance(items, np.ndarray):
+            dense.append(items)
+            scores.append(users @ items.T)
+        return users, items
+
+    dense: list[Dense] = []
+    scores: list[Dense] = []
+    alternate = IALS._alternate
+    monkeypatch.setattr(IALS, "_alternate", alternated)
+    monkeypatch.setattr("recsparse.models.ials.prune_items", watched)
+    IALS(dim=8, epochs=8, recipe={"density": 0.25, "schedule": schedule}).fit(blocks())
+    assert len(turns) == 1
+    assert turns[0][0] < 1e-5 * turns[0][1]
+
+
+def kurtosis(values: Dense) -> float:
+    return float(np.mean(values**4) / np.mean(values**2) ** 2)
+
+
+@pytest.mark.parametrize(("schedule", "share"), [("dynamic", 0.9), ("gradual", 0.85)])
+def test_a_planted_sparse_model_is_recovered(schedule: str, share: float) -> None:
+    rng = np.random.default_rng(0)
+    planted = np.zeros((60, 6))
+    for row in planted:
+        row[rng.choice(6, 2, replace=False)] = rng.uniform(0.5, 1, 2)
+    likes = (rng.random((400, 6)) < 0.3) * rng.uniform(0.5, 1, (400, 6))
+    X = sp.csr_array((rng.random((400, 60)) < np.minimum(likes @ planted.T, 1)).astype(np.float32))
+    recipe = {"density": 1 / 3, "schedule": schedule, "allocation": "uniform"}
+    found = IALS(dim=6, epochs=30, alpha0=0.3, reg=0.003, recipe=recipe).fit(X).item_table_.to_dense() != 0
+    shared = (planted != 0).T.astype(int) @ found.astype(int)
+    matched = shared[linear_sum_assignment(-shared)].sum()
+    assert matched >= share * 120  # any support matches half, and did without the turn
