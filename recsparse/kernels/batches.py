@@ -109,7 +109,7 @@ def admit(i, row, start, n, fits, n_numbers, dim, kind, codes, row_scales, place
     """
     inside = fits and start >= 0 and start + n <= n_numbers and n <= dim
     n = n if inside else np.int64(0)
-    found[i] = n > 0
+    found[np.uint64(i)] = n > 0
     at = np.uint64(i & (BATCH - 1)) * np.uint64(PLACE)
     places[at] = row if inside else np.int64(-1)
     places[at + np.uint64(1)] = start
@@ -168,7 +168,8 @@ def spread_rows(  # type: ignore[no-untyped-def]
             decode(codes, kind, start, n, n_numbers, factor, numbers, 0)
         used = np.int64(0)
         at = np.uint64(mask_at(i, dim))
-        for column in range(0, dim, width):
+        column = 0
+        while column < dim:  # a range would divide
             mask = np.uint64(places[at])
             if start + used + popcount(mask) > n_numbers:
                 outside += 1
@@ -176,5 +177,6 @@ def spread_rows(  # type: ignore[no-untyped-def]
             columns = min(width, dim - column)
             used = spread(mask, columns, codes, kind, start, factor, numbers, used, flat, to + column)
             at += np.uint64(1)
+            column += width
         scale_columns(flat, to, column_scales)
     return outside

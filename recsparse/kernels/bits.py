@@ -106,8 +106,11 @@ def read_bits(buffer, at, width):  # type: ignore[no-untyped-def]
 @nb.njit(forceinline=True, cache=True, error_model="numpy")
 def read_word(buffer, at, width):  # type: ignore[no-untyped-def]
     """The ``width`` <= 64 bits from bit ``at``, as an uint64."""
-    low = min(width, 32)
-    return read_bits(buffer, at, low) | (read_bits(buffer, at + low, width - low) << np.uint64(low))
+    shift = np.uint64(at & 7)
+    last = np.uint64(buffer[np.uint64((at + width) >> 3)])  # the ninth byte, where one is needed
+    word = load64(buffer, at >> 3) >> shift | (last << np.uint64(1)) << (shift ^ np.uint64(63))
+    half = np.uint64(width >> 1)
+    return word & (((np.uint64(1) << half) << (np.uint64(width) - half)) - np.uint64(1))
 
 
 @intrinsic

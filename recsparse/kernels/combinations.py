@@ -18,7 +18,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from recsparse.kernels.bits import data_pointer, popcount
-from recsparse.kernels.lanes import constant, gather, load, order_of, store
+from recsparse.kernels.lanes import LANES, WORDS, constant, gather, load, order_of, store
 
 CHUNK = 64
 HALF = 32
@@ -40,33 +40,45 @@ def _search(builder: Any, table: Any, row: Any, ones: Any, number: Any, columns:
         f"llvm.vector.reduce.umax.v{vector.count}i{element.width}",
     )
     most = builder.call(largest, [ones])
-    found = [constant(vector, 0), constant(vector, 0)]
+    found = [row, constant(vector, 0)]
     steps = [1 << place for place in reversed(range(columns.bit_length() - 1))]
     for step, needed in (*zip(steps, steps, strict=True), (1, columns)):
-        count, before = found
+        place, before = found
         skipped = builder.block
         with builder.if_then(builder.icmp_unsigned(">=", most, ir.Constant(element, needed))):
-            further = builder.add(count, constant(vector, step))
-            entry = gather(builder, table, builder.add(row, further))
+            further = builder.add(place, constant(vector, step))
+            entry = gather(builder, table, further)
             within = builder.icmp_unsigned("<=", entry, number)
             taken = builder.block
-            new = [builder.select(within, further, count), builder.select(within, entry, before)]
+            new = [builder.select(within, further, place), builder.select(within, entry, before)]
         found = [builder.phi(vector), builder.phi(vector)]
-        for phi, stepped, as_before in zip(found, new, (count, before), strict=True):
+        for phi, stepped, as_before in zip(found, new, (place, before), strict=True):
             phi.add_incoming(stepped, taken)
             phi.add_incoming(as_before, skipped)
-    return found[0], found[1]
+    return builder.sub(found[0], row), found[1]
 
 
 def _divide(builder: Any, number: Any, divisor: Any, floats: Any) -> tuple[Any, Any]:
-    """Quotient and remainder by way of floats, whose quotient is one off at most for what :func:`unrank` divides."""
+    """Quotient and remainder by way of floats, which are off by less than a half for what :func:`unrank` divides."""
     vector = number.type
-    quotient = builder.fptosi(builder.fdiv(builder.sitofp(number, floats), builder.sitofp(divisor, floats)), vector)
+    ratio = builder.fdiv(builder.sitofp(number, floats), builder.sitofp(divisor, floats))
+    quotient = builder.fptosi(builder.fsub(ratio, constant(floats, 0.5)), vector)  # right, or one too low
     rest = builder.sub(number, builder.mul(quotient, divisor))
-    zero, one = constant(vector, 0), constant(vector, 1)
-    low, high = builder.icmp_signed("<", rest, zero), builder.icmp_signed(">=", rest, divisor)
-    quotient = builder.sub(builder.add(quotient, builder.select(high, one, zero)), builder.select(low, one, zero))
-    return quotient, builder.sub(number, builder.mul(quotient, divisor))
+    low = builder.icmp_signed(">=", rest, divisor)
+    one_more = builder.add(quotient, constant(vector, 1))
+    return builder.select(low, one_more, quotient), builder.select(low, builder.sub(rest, divisor), rest)
+
+
+def _choose(builder: Any, table: Any, places: Any) -> Any:
+    """``table[places & 15]``, from a pointer to integers: one instruction each sixteen lanes, where there is one."""
+    word = ir.IntType(32)
+    entries = load(builder, table, WORDS)
+    places = builder.and_(places, constant(places.type, LANES - 1))
+    found = ir.Constant(places.type, ir.Undefined)
+    for lane in range(places.type.count):
+        entry = builder.extract_element(entries, builder.extract_element(places, ir.Constant(word, lane)))
+        found = builder.insert_element(found, entry, ir.Constant(word, lane))
+    return found
 
 
 @intrinsic
@@ -115,11 +127,23 @@ def unrank(typing_context, notes, at, ones_at, whole, whole_choose, halves, half
         row = builder.add(side, ones)
         left_ones, before = _search(builder, halves, builder.mul(row, constant(words, 17)), ones, number, QUARTER)
         right_ones = builder.sub(ones, left_ones)
-        divisor = gather(builder, half_choose, builder.add(side, right_ones))
+        divisor = builder.shuffle_vector(
+            *(
+                _choose(
+                    builder,
+                    builder.gep(half_choose, [ir.Constant(long, place)]),
+                    builder.shuffle_vector(right_ones, right_ones, order_of(ir.VectorType(word, AT_ONCE), first)),
+                )
+                for place, first in ((0, 0), (33, AT_ONCE))
+            ),
+            order_of(words),
+        )
         left, right = _divide(builder, builder.sub(number, before), divisor, singles)
         quarters = []
         for value, count in ((left, left_ones), (right, right_ones)):
-            place = builder.add(value, gather(builder, first_subset, count))
+            # The one subset of all sixteen is the last in the table, and so before the first.
+            first = builder.sub(_choose(builder, first_subset, count), builder.lshr(count, constant(words, 4)))
+            place = builder.add(value, first)
             place = builder.and_(place, constant(words, 0xFFFF))  # a damaged number stays in the table
             pair = gather(builder, builder.bitcast(subsets, word.as_pointer()), builder.lshr(place, constant(words, 1)))
             bit = builder.shl(builder.and_(place, constant(words, 1)), constant(words, 4))

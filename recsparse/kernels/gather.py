@@ -29,10 +29,10 @@ from recsparse.kernels.batches import (
     stored_row,
     unmark,
 )
-from recsparse.kernels.bits import RANK_SHIFT, popcount, rank, read, read_bits, read_word, trailing_zeros, write
+from recsparse.kernels.bits import RANK_SHIFT, load64, popcount, rank, read, read_bits, read_word, trailing_zeros, write
 from recsparse.kernels.combinations import CHUNK, unrank
 from recsparse.kernels.decode import ONES, decode
-from recsparse.kernels.lanes import LANES, mask_of, prefetch, sum_by_table, sum_integers
+from recsparse.kernels.lanes import LANES, mask_of, prefetch, sum_integers
 
 GROUP_SHIFT = 4
 GROUP = 1 << GROUP_SHIFT
@@ -47,7 +47,7 @@ def entries_of(row, n_stored, per_row, counts, count_width, starts):  # type: ig
     start = np.int64(starts[np.uint64(row >> GROUP_SHIFT)])
     first = row & ~np.int64(GROUP - 1)
     if count_width <= 7 and first + GROUP <= n_stored:
-        start += sum_integers(counts, first * count_width, count_width, row - first, starts)
+        start += sum_integers(counts, first * count_width, count_width, row - first)
     else:
         for before in range(first, row):
             start += np.int64(read_bits(counts, before * count_width, count_width))
@@ -78,9 +78,9 @@ def gather_full(  # type: ignore[no-untyped-def]
     for batch in range(0, len(ids), BATCH):
         end = min(batch + BATCH, len(ids))
         for i in range(batch, end):
-            ahead = ids[min(i + BATCH, len(ids) - 1)]
+            ahead = ids[np.uint64(min(i + BATCH, len(ids) - 1))]
             look_ahead(ahead, remap, counters, remap, 0, remap, 0)
-            row = stored_row(ids[i], n_rows, remap, counters)
+            row = stored_row(ids[np.uint64(i)], n_rows, remap, counters)
             n = np.int64(dim if row >= 0 else 0)
             outside += admit(i, row, row * n, n, row < n_stored, n_numbers, dim, kind, codes, row_scales, places, found)
         for i in range(batch, end):
@@ -103,11 +103,11 @@ def gather_bitmap(  # type: ignore[no-untyped-def]
     for batch in range(0, len(ids), BATCH):
         end = min(batch + BATCH, len(ids))
         for i in range(batch, end):
-            ahead = ids[min(i + BATCH, len(ids) - 1)]
+            ahead = ids[np.uint64(min(i + BATCH, len(ids) - 1))]
             tile = ahead * dim
             ranks = (tile >> RANK_SHIFT) * bit_counters.itemsize
             look_ahead(ahead, remap, counters, bits, tile >> 3, bit_counters, ranks)
-            row = stored_row(ids[i], n_rows, remap, counters)
+            row = stored_row(ids[np.uint64(i)], n_rows, remap, counters)
             n = np.int64(0)
             start = np.int64(0)
             if 0 <= row < n_stored:
@@ -137,11 +137,11 @@ def gather_blocks(  # type: ignore[no-untyped-def]
     for batch in range(0, len(ids), BATCH):
         end = min(batch + BATCH, len(ids))
         for i in range(batch, end):
-            ahead = ids[min(i + BATCH, len(ids) - 1)]
+            ahead = ids[np.uint64(min(i + BATCH, len(ids) - 1))]
             tile = (ahead // block_rows if block_rows > 1 else ahead) * tiles
             ranks = (tile >> RANK_SHIFT) * bit_counters.itemsize
             look_ahead(ahead, remap, counters, bits, tile >> 3, bit_counters, ranks)
-            row = stored_row(ids[i], n_rows, remap, counters)
+            row = stored_row(ids[np.uint64(i)], n_rows, remap, counters)
             n = np.int64(0)
             start = np.int64(0)
             if 0 <= row < n_stored:
@@ -182,10 +182,10 @@ def gather_list(  # type: ignore[no-untyped-def]
     for batch in range(0, len(ids), BATCH):
         end = min(batch + BATCH, len(ids))
         for i in range(batch, end):
-            ahead = ids[min(i + BATCH, len(ids) - 1)]
+            ahead = ids[np.uint64(min(i + BATCH, len(ids) - 1))]
             group = (ahead >> GROUP_SHIFT) * starts.itemsize
             look_ahead(ahead, remap, counters, counts, ahead * count_width >> 3, starts, group)
-            row = stored_row(ids[i], n_rows, remap, counters)
+            row = stored_row(ids[np.uint64(i)], n_rows, remap, counters)
             n = np.int64(0)
             start = np.int64(0)
             if 0 <= row < n_stored:
@@ -225,43 +225,72 @@ def gather_list(  # type: ignore[no-untyped-def]
 
 
 @nb.njit(forceinline=True, cache=True, error_model="numpy")
+def sums_of(counts, at, words, before, after, count_width, pair_sums):  # type: ignore[no-untyped-def]
+    """Ones and subset bits of the first ``before`` counts of some words of eight counts, or of those ``after`` them.
+
+    The words begin at byte ``at``. Their pairs are looked up; counts on the other side are taken for zeros.
+    """
+    width = np.uint64(count_width)
+    pair = width + width
+    first = (np.uint64(1) << pair) - np.uint64(1)
+    flip = ((np.uint64(1) << (width << np.uint64(3))) - np.uint64(1)) & np.uint64(-after)
+    left = np.uint64(before)
+    ones = np.int64(0)
+    bits = np.int64(0)
+    for _ in range(words):
+        some = min(left, np.uint64(8))
+        left -= some
+        word = load64(counts, at) & (((np.uint64(1) << (some * width)) - np.uint64(1)) ^ flip)
+        sums = np.int64(pair_sums[word & first])
+        word >>= pair
+        sums += np.int64(pair_sums[word & first])
+        word >>= pair
+        sums += np.int64(pair_sums[word & first])
+        sums += np.int64(pair_sums[word >> pair])
+        ones += sums & 0xFFFF
+        bits += sums >> 16
+        at += count_width
+    return ones, bits
+
+
+@nb.njit(forceinline=True, cache=True, error_model="numpy")
 def subsets_of(  # type: ignore[no-untyped-def]
-    row, n_stored, chunks, width, per_row, counts, count_width, starts, subset_starts, subset_bits, subset_sums
-):
+    row, n_stored, chunks, width, per_row, counts, count_width, starts, subset_starts, subset_numbers, subset_bits,
+    pair_sums,
+):  # fmt: skip
     """First number and how many, and first bit and how many of the subset numbers, of a stored row."""
     if count_width == 0:
         n = np.int64(per_row)
+        prefetch(subset_numbers, row * subset_bits[n] >> 3)
         return row * n, n, row * subset_bits[n], subset_bits[n]
-    group = row >> GROUP_SHIFT
-    start = np.int64(starts[np.uint64(group)])
-    at = np.int64(subset_starts[np.uint64(group)])
-    chunk = group * GROUP * chunks
-    end = row * chunks
-    if (group + 1) * GROUP <= n_stored:  # both sums at once, in the halves of a word
-        while chunk < end:
-            sums = sum_by_table(counts, chunk * count_width, count_width, end - chunk, subset_sums)
-            start += sums & 0xFFFF
-            at += sums >> 16
-            chunk += LANES
-        chunk = end
-    while chunk < end:
-        ones = min(np.int64(read_bits(counts, chunk * count_width, count_width)), width)
-        start += ones
-        at += subset_bits[ones]
-        chunk += 1
+    half = row >> (GROUP_SHIFT - 1)  # eight rows, and so as many words of counts as a row has chunks
+    after = half & 1
+    before = (row & (GROUP // 2 - 1)) * chunks
+    words = np.int64(chunks)
+    group = np.uint64((half + 1) >> 1)  # the nearer start is the next group's in a group's second half
+    if np.int64(group) * GROUP >= n_stored:  # there is none
+        half -= after
+        before += after * 8 * chunks
+        group -= np.uint64(after)
+        words = (before + 7) >> 3
+        after = np.int64(0)
+    ones, bits = sums_of(counts, half * chunks * count_width, words, before, after, count_width, pair_sums)
+    start = np.int64(starts[group]) + (ones ^ -after) + after
+    at = np.int64(subset_starts[group]) + (bits ^ -after) + after
     n = np.int64(0)
     size = np.int64(0)
     for chunk in range(row * chunks, (row + 1) * chunks):
+        prefetch(subset_numbers, (at + size) >> 3)
         ones = min(np.int64(read_bits(counts, chunk * count_width, count_width)), width)
         n += ones
-        size += subset_bits[ones]
+        size += subset_bits[np.uint64(ones)]
     return start, n, at, size
 
 
 @nb.njit(nogil=True, cache=True, error_model="numpy", _nrt=False)
 def gather_combination(  # type: ignore[no-untyped-def]
     ids, n_rows, n_stored, remap, counters, per_row, counts, count_width, starts, subset_starts, subset_numbers, width,
-    n_bits, subset_bits, subset_sums, whole, whole_choose, halves, half_choose, subsets, first_subset, n_numbers, codes,
+    n_bits, subset_bits, pair_sums, whole, whole_choose, halves, half_choose, subsets, first_subset, n_numbers, codes,
     kind, row_scales, lattice, column_scales, flat, dim, found, numbers, places,
 ):  # fmt: skip
     """A subset number a chunk of ``width`` columns: ``per_row`` ones in each, or counts a chunk."""
@@ -270,21 +299,20 @@ def gather_combination(  # type: ignore[no-untyped-def]
     for batch in range(0, len(ids), BATCH):
         end = min(batch + BATCH, len(ids))
         for i in range(batch, end):
-            ahead = ids[min(i + BATCH, len(ids) - 1)]
+            ahead = ids[np.uint64(min(i + BATCH, len(ids) - 1))]
             group = (ahead >> GROUP_SHIFT) * starts.itemsize
             look_ahead(ahead, remap, counters, counts, ahead * chunks * count_width >> 3, starts, group)
             prefetch(subset_starts, group)
-            row = stored_row(ids[i], n_rows, remap, counters)
+            row = stored_row(ids[np.uint64(i)], n_rows, remap, counters)
             n = np.int64(0)
             start = np.int64(0)
             fits = row < n_stored
             if 0 <= row < n_stored:
                 start, n, at, size = subsets_of(
-                    row, n_stored, chunks, width, per_row, counts, count_width, starts, subset_starts, subset_bits,
-                    subset_sums,
+                    row, n_stored, chunks, width, per_row, counts, count_width, starts, subset_starts, subset_numbers,
+                    subset_bits, pair_sums,
                 )  # fmt: skip
                 fits = at >= 0 and at + size <= n_bits
-                prefetch(subset_numbers, at >> 3)
                 places[np.uint64(i & (BATCH - 1)) * np.uint64(PLACE) + np.uint64(3)] = at
             outside += admit(i, row, start, n, fits, n_numbers, dim, kind, codes, row_scales, places, found)
         for i in range(batch, end):
@@ -294,7 +322,7 @@ def gather_combination(  # type: ignore[no-untyped-def]
             note = np.uint64(mask_at(i, dim))
             for chunk in range(row * chunks, (row + 1) * chunks):
                 ones = n
-                if count_width > 0:
+                if chunks > 1:
                     ones = min(np.int64(read_bits(counts, chunk * count_width, count_width)), width)
                 size = subset_bits[np.uint64(ones)]
                 places[note] = np.int64(read_word(subset_numbers, at, size))

@@ -224,43 +224,33 @@ def compress(typing_context, source, start, least, out, to):  # type: ignore[no-
     return types.int64(source, types.int64, types.float32, out, types.int64), codegen
 
 
-def _summer(by_table: bool, meaning: str) -> Any:
-    """Make ``f(codes, at, width, n, table)``: a sum over the first ``n`` of sixteen ``width`` <= 7 bit numbers."""
+@intrinsic
+def sum_integers(typing_context, codes, at, width, n):  # type: ignore[no-untyped-def]
+    """The sum of the first ``n`` of sixteen ``width`` <= 7 bit numbers from bit ``at``."""
 
-    def sum_lanes(typing_context, codes, at, width, n, table):  # type: ignore[no-untyped-def]
-        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            codes, at, width, n, table = args
-            long, word, half = ir.IntType(64), ir.IntType(32), LANES // 2
-            longs = ir.VectorType(long, half)
-            source = data_pointer(context, builder, signature.args[0], codes)
-            steps = builder.mul(splat(builder, width, longs), order_of(longs))
-            ones = builder.sub(builder.shl(ir.Constant(long, 1), width), ir.Constant(long, 1))
-            halves = []
-            for part in range(2):
-                bit = builder.add(at, builder.mul(width, ir.Constant(long, part * half)))
-                packed = load(builder, builder.gep(source, [builder.lshr(bit, ir.Constant(long, 3))]), long)
-                packed = builder.lshr(packed, builder.and_(bit, ir.Constant(long, 7)))
-                numbers = builder.and_(builder.lshr(splat(builder, packed, longs), steps), splat(builder, ones, longs))
-                halves.append(builder.trunc(numbers, ir.VectorType(word, half)))
-            numbers = builder.shuffle_vector(*halves, order_of(WORDS))
-            wanted = first_lanes(builder, n)
-            if by_table:
-                numbers = gather(builder, data_pointer(context, builder, signature.args[4], table), numbers, wanted)
-            else:
-                numbers = builder.select(wanted, numbers, constant(WORDS, 0))
-            add = cgutils.get_or_insert_function(
-                builder.module, ir.FunctionType(word, [WORDS]), f"llvm.vector.reduce.add.v{LANES}i32"
-            )
-            return builder.zext(builder.call(add, [numbers]), long)
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        codes, at, width, n = args
+        long, word, half = ir.IntType(64), ir.IntType(32), LANES // 2
+        longs = ir.VectorType(long, half)
+        source = data_pointer(context, builder, signature.args[0], codes)
+        steps = builder.mul(splat(builder, width, longs), order_of(longs))
+        ones = builder.sub(builder.shl(ir.Constant(long, 1), width), ir.Constant(long, 1))
+        halves = []
+        for part in range(2):
+            bit = builder.add(at, builder.mul(width, ir.Constant(long, part * half)))
+            packed = load(builder, builder.gep(source, [builder.lshr(bit, ir.Constant(long, 3))]), long)
+            packed = builder.lshr(packed, builder.and_(bit, ir.Constant(long, 7)))
+            numbers = builder.and_(builder.lshr(splat(builder, packed, longs), steps), splat(builder, ones, longs))
+            halves.append(builder.trunc(numbers, ir.VectorType(word, half)))
+        numbers = builder.select(
+            first_lanes(builder, n), builder.shuffle_vector(*halves, order_of(WORDS)), constant(WORDS, 0)
+        )
+        add = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(word, [WORDS]), f"llvm.vector.reduce.add.v{LANES}i32"
+        )
+        return builder.zext(builder.call(add, [numbers]), long)
 
-        return types.int64(codes, types.int64, types.int64, types.int64, table), codegen
-
-    sum_lanes.__doc__ = meaning
-    return intrinsic(sum_lanes)
-
-
-sum_integers = _summer(False, "The sum of the first ``n`` of sixteen numbers from bit ``at``; the table is not read.")
-sum_by_table = _summer(True, "The sum of ``table[number]``, uint32 (128,), over the first ``n`` of sixteen numbers.")
+    return types.int64(codes, types.int64, types.int64, types.int64), codegen
 
 
 @intrinsic

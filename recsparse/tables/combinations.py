@@ -26,13 +26,11 @@ class Numbering:
         unrank_arguments: what :func:`~recsparse.kernels.combinations.unrank` takes after number and ones.
         rank_arguments: what :func:`~recsparse.kernels.combinations.rank_subset` takes after the mask.
         bits: int64 (65,), bits of a number by ones.
-        sums: uint32 (128,), ones in the lower half of a word and those bits in the upper, so that one sum adds up both.
     """
 
     unrank_arguments: tuple[Any, ...]
     rank_arguments: tuple[Any, ...]
     bits: npt.NDArray[np.int64]
-    sums: npt.NDArray[np.uint32]
 
 
 @cache
@@ -72,6 +70,15 @@ def numbering(width: int) -> Numbering:
     subsets, first, numbers = _quarters()
     tables = tuple(frozen(table.reshape(-1)) for table in (whole, whole_choose, half, half_choose))
     bits = np.array([bits_for(comb(width, ones) - 1) if ones <= width else 0 for ones in range(CHUNK + 1)])
-    sums = np.zeros(128, dtype=np.uint32)
-    sums[: len(bits)] = np.arange(len(bits)) | bits << 16
-    return Numbering((*tables, subsets, first), (*tables, numbers), frozen(bits), frozen(sums))
+    return Numbering((*tables, subsets, first), (*tables, numbers), frozen(bits))
+
+
+@cache
+def pair_sums(width: int, count_width: int) -> npt.NDArray[np.uint32]:
+    """Of two counts of ``count_width`` bits beside each other: their sum, and 2**16 times that of their numbers' bits.
+
+    uint32 (4 ** count_width,).
+    """
+    ones = np.minimum(np.arange(1 << count_width), width)
+    one = (ones | numbering(width).bits[ones] << 16).astype(np.uint32)
+    return frozen(np.add.outer(one, one).reshape(-1))

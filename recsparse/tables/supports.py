@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from recsparse.errors import DataError
 from recsparse.kernels import gather, number
+from recsparse.kernels.combinations import CHUNK
 from recsparse.tables.bits import (
     BitRank,
     Bytes,
@@ -33,7 +34,7 @@ from recsparse.tables.bits import (
     pack_integers,
     stored,
 )
-from recsparse.tables.combinations import chunking, numbering
+from recsparse.tables.combinations import chunking, numbering, pair_sums
 from recsparse.tables.counted import NO_STARTS, Counted, is_uniform, n_starts, start_array
 from recsparse.tables.mask import Counts, Mask
 
@@ -284,7 +285,7 @@ class Combination(Support):
     @cached_property
     def _tables(self) -> tuple[Any, ...]:
         table = numbering(self.width)
-        return table.bits, table.sums, *table.unrank_arguments
+        return table.bits, pair_sums(self.width, self.counted.width), *table.unrank_arguments
 
     @property
     def header(self) -> Header:
@@ -312,6 +313,8 @@ class Combination(Support):
         """Wrap the numbers."""
         chunks, width = chunking(dim)
         counted = Counted.from_tensors(header, tensors, rows, chunks, width)
+        if not int(chunks > 1) <= counted.width <= bits_for(CHUNK):
+            raise ValueError(f"{counted.width} bits for a count of at most {width}, {chunks} a row")
         starts = NO_STARTS
         if counted.width:
             starts = stored(tensors, "indices.starts", np.unsignedinteger, n_starts(rows))

@@ -98,6 +98,20 @@ def test_headers_that_do_not_fit_are_refused(tmp_path, values, change, message):
         load_table(path)
 
 
+@pytest.mark.parametrize("bits", [0, 8])
+def test_widths_of_counts_that_no_chunk_has_are_refused(tmp_path, bits):
+    path = tmp_path / "t.safetensors"
+    save_table(pack(np.eye(3, 100, dtype=np.float32), layout="combination"), path)
+
+    def change(header, tensors):
+        header["support"].update(count_bits=bits)
+        tensors["counts.bits"] = np.zeros(3 * 2 * bits // 8 + 8, dtype=np.uint8)
+
+    rewrite(path, change)
+    with pytest.raises(FormatError, match=f"{bits} bits for a count"):
+        load_table(path)
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path, values, monkeypatch):
     path = tmp_path / "t.safetensors"
     save_table(pack(values), path)
