@@ -40,6 +40,28 @@ def stored_row(row, n_rows, remap, counters):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(forceinline=True, cache=True, error_model="numpy")
+def note_rows(batch, end, ids, n_rows, remap, counters, first, width, places):  # type: ignore[no-untyped-def]
+    """Note where a batch's rows are stored, if there is a remap, and ask for their ``width`` bits of the support.
+
+    A loop of its own: what comes after a rank then need not wait for it.
+    """
+    if len(counters) == 0:
+        return
+    for i in range(batch, end):
+        row = stored_row(ids[np.uint64(i)], n_rows, remap, counters)
+        prefetch(first, row * width >> 3)
+        places[np.uint64(i & (BATCH - 1)) * np.uint64(PLACE)] = row
+
+
+@nb.njit(forceinline=True, cache=True, error_model="numpy")
+def noted_row(i, ids, n_rows, remap, counters, places):  # type: ignore[no-untyped-def]
+    """:func:`stored_row`, after :func:`note_rows`."""
+    if len(counters) == 0:
+        return stored_row(ids[np.uint64(i)], n_rows, remap, counters)
+    return places[np.uint64(i & (BATCH - 1)) * np.uint64(PLACE)]
+
+
+@nb.njit(forceinline=True, cache=True, error_model="numpy")
 def look_ahead(row, remap, counters, first, at, second, then):  # type: ignore[no-untyped-def]
     """Ask for what locating a row of the next batch reads: the remap, or without one these bytes of the support."""
     if len(counters) > 0:

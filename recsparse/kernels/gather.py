@@ -21,17 +21,18 @@ from recsparse.kernels.batches import (
     look_ahead,
     mark,
     mask_at,
+    note_rows,
+    noted_row,
     place_of,
     row_factor,
     scale_columns,
     spread,
     spread_rows,
-    stored_row,
     unmark,
 )
 from recsparse.kernels.bits import RANK_SHIFT, load64, popcount, rank, read, read_bits, read_word, trailing_zeros, write
 from recsparse.kernels.combinations import CHUNK, unrank
-from recsparse.kernels.decode import ONES, decode
+from recsparse.kernels.decode import ONES, code_bits, decode
 from recsparse.kernels.lanes import LANES, mask_of, prefetch, sum_integers
 
 GROUP_SHIFT = 4
@@ -77,10 +78,11 @@ def gather_full(  # type: ignore[no-untyped-def]
     outside = 0
     for batch in range(0, len(ids), BATCH):
         end = min(batch + BATCH, len(ids))
+        note_rows(batch, end, ids, n_rows, remap, counters, codes, dim * code_bits(kind), places)
         for i in range(batch, end):
             ahead = ids[np.uint64(min(i + BATCH, len(ids) - 1))]
             look_ahead(ahead, remap, counters, remap, 0, remap, 0)
-            row = stored_row(ids[np.uint64(i)], n_rows, remap, counters)
+            row = noted_row(i, ids, n_rows, remap, counters, places)
             n = np.int64(dim if row >= 0 else 0)
             outside += admit(i, row, row * n, n, row < n_stored, n_numbers, dim, kind, codes, row_scales, places, found)
         for i in range(batch, end):
@@ -102,12 +104,13 @@ def gather_bitmap(  # type: ignore[no-untyped-def]
     outside = 0
     for batch in range(0, len(ids), BATCH):
         end = min(batch + BATCH, len(ids))
+        note_rows(batch, end, ids, n_rows, remap, counters, bits, dim, places)
         for i in range(batch, end):
             ahead = ids[np.uint64(min(i + BATCH, len(ids) - 1))]
             tile = ahead * dim
             ranks = (tile >> RANK_SHIFT) * bit_counters.itemsize
             look_ahead(ahead, remap, counters, bits, tile >> 3, bit_counters, ranks)
-            row = stored_row(ids[np.uint64(i)], n_rows, remap, counters)
+            row = noted_row(i, ids, n_rows, remap, counters, places)
             n = np.int64(0)
             start = np.int64(0)
             if 0 <= row < n_stored:
@@ -136,12 +139,13 @@ def gather_blocks(  # type: ignore[no-untyped-def]
     outside = 0
     for batch in range(0, len(ids), BATCH):
         end = min(batch + BATCH, len(ids))
+        note_rows(batch, end, ids, n_rows, remap, counters, bits, tiles // block_rows, places)
         for i in range(batch, end):
             ahead = ids[np.uint64(min(i + BATCH, len(ids) - 1))]
             tile = (ahead // block_rows if block_rows > 1 else ahead) * tiles
             ranks = (tile >> RANK_SHIFT) * bit_counters.itemsize
             look_ahead(ahead, remap, counters, bits, tile >> 3, bit_counters, ranks)
-            row = stored_row(ids[np.uint64(i)], n_rows, remap, counters)
+            row = noted_row(i, ids, n_rows, remap, counters, places)
             n = np.int64(0)
             start = np.int64(0)
             if 0 <= row < n_stored:
@@ -181,11 +185,12 @@ def gather_list(  # type: ignore[no-untyped-def]
     outside = 0
     for batch in range(0, len(ids), BATCH):
         end = min(batch + BATCH, len(ids))
+        note_rows(batch, end, ids, n_rows, remap, counters, counts, count_width, places)
         for i in range(batch, end):
             ahead = ids[np.uint64(min(i + BATCH, len(ids) - 1))]
             group = (ahead >> GROUP_SHIFT) * starts.itemsize
             look_ahead(ahead, remap, counters, counts, ahead * count_width >> 3, starts, group)
-            row = stored_row(ids[np.uint64(i)], n_rows, remap, counters)
+            row = noted_row(i, ids, n_rows, remap, counters, places)
             n = np.int64(0)
             start = np.int64(0)
             if 0 <= row < n_stored:
@@ -298,12 +303,13 @@ def gather_combination(  # type: ignore[no-untyped-def]
     outside = 0
     for batch in range(0, len(ids), BATCH):
         end = min(batch + BATCH, len(ids))
+        note_rows(batch, end, ids, n_rows, remap, counters, counts, chunks * count_width, places)
         for i in range(batch, end):
             ahead = ids[np.uint64(min(i + BATCH, len(ids) - 1))]
             group = (ahead >> GROUP_SHIFT) * starts.itemsize
             look_ahead(ahead, remap, counters, counts, ahead * chunks * count_width >> 3, starts, group)
             prefetch(subset_starts, group)
-            row = stored_row(ids[np.uint64(i)], n_rows, remap, counters)
+            row = noted_row(i, ids, n_rows, remap, counters, places)
             n = np.int64(0)
             start = np.int64(0)
             fits = row < n_stored
