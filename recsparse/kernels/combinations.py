@@ -70,7 +70,7 @@ def _divide(builder: Any, number: Any, divisor: Any, floats: Any) -> tuple[Any, 
 
 
 def _choose(builder: Any, table: Any, places: Any) -> Any:
-    """``table[places & 15]``, from a pointer to integers: one instruction each sixteen lanes, where there is one."""
+    """``table[places & 15]``, from a pointer to 32-bit integers: AVX-512 has an instruction for sixteen, no gather."""
     word = ir.IntType(32)
     entries = load(builder, table, WORDS)
     places = builder.and_(places, constant(places.type, LANES - 1))
