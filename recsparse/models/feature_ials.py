@@ -110,7 +110,7 @@ class FeatureIALS(WithFeatures, IALS):
         return self._solve(histories, prior)
 
     def _solve(self, histories: sp.csr_array, prior: Dense) -> Dense:
-        factors, shared = self._prepared_folding()
+        factors, shared, _ = self._prepared_folding()
         return self._loss().solve(self._weighted(histories), factors, shared, prior)
 
     def _fold_in(self, histories: sp.csr_array) -> Dense:

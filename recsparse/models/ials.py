@@ -53,6 +53,9 @@ class IALS(FactorModel):
         degree_power: p, at least 0. An observed pair weighs its value times (n_u n_i)^-p, over the mean of that among
             the training pairs; n_u and n_i count the interactions of its user and its item. So busy users and much-seen
             items say less. On Gowalla 128 columns with 1/4 reach the NDCG@20 of 256 with 0.
+        crowd: when users are folded in, ``reg`` pulls them to so many times the crowd's vector instead of to zero, so
+            that who has few interactions gets more of what is popular. The crowd is one user who has each item with its
+            mean weight over the training users. Users of a sparse table then take O(D³) each.
         solver: "cholesky" solves each half-step exactly; "cg" takes two steps of conjugate gradients towards it from
             the last epoch's factors (:meth:`ImplicitLoss.refine`), which reaches the same quality in as many epochs, in
             a fraction of the time; "block" solves some columns at a time given the others (iALS++,
@@ -105,6 +108,7 @@ class IALS(FactorModel):
         reg: float = 0.01,
         nu: float = 1.0,
         degree_power: float = 0.0,
+        crowd: float = 0.0,
         solver: Literal["cholesky", "cg", "block"] = "cholesky",
         block: int = 64,
         recipe: Recipe | dict[str, Any] | None = None,
@@ -122,6 +126,7 @@ class IALS(FactorModel):
         self.reg = reg
         self.nu = nu
         self.degree_power = degree_power
+        self.crowd = crowd
         self.solver = solver
         self.block = block
         self.recipe = recipe
@@ -285,18 +290,27 @@ class IALS(FactorModel):
         return choose_layout(Mask.from_dense(kept), value_type=self.value_type).nbytes
 
     def _fold_in(self, histories: sp.csr_array) -> Dense:
-        factors, shared = self._prepared_folding()
-        return self._loss().solve(self._weighted(histories), factors, shared)
+        factors, shared, prior = self._prepared_folding()
+        if prior is not None:
+            prior = np.broadcast_to(prior, (histories.shape[0], self.dim))
+        return self._loss().solve(self._weighted(histories), factors, shared, prior)
 
-    def _prepared_folding(self) -> tuple[Factors, Dense]:
-        """The packed table's values as the solver takes them, and the matrix all users share; made once a table."""
+    def _prepared_folding(self) -> tuple[Factors, Dense, Dense | None]:
+        """The packed table's values as the solver takes them, what all users share, and their prior; once a table."""
         if getattr(self, "_folding", (None,))[0] is not self.item_table_:
             values = self.item_table_.to_dense()
             factors: Factors = (
                 sp.csr_array(values) if np.count_nonzero(values) < SPARSE_ENOUGH * values.size else values
             )
-            self._folding = self.item_table_, factors, self._shared_of(factors)
+            shared = self._shared_of(factors)
+            self._folding = self.item_table_, factors, shared, self._crowd_of(factors, shared) if self.crowd else None
         return self._folding[1:]
+
+    def _crowd_of(self, factors: Factors, shared: Dense) -> Dense:
+        """``crowd`` times the vector (D,) of a user whose weights are the means of the training users'."""
+        weights = sp.csr_array(self._weighted(self.history_).mean(axis=0, dtype=np.float64)[None, :], dtype=np.float32)
+        vector: Dense = np.float32(self.crowd) * self._loss().solve(weights, factors, shared)[0]
+        return vector
 
     def _weighted(self, histories: sp.csr_array) -> sp.csr_array:
         """The weights of observed pairs (B, I): their values by the degrees of user and item."""
@@ -327,6 +341,7 @@ class IALS(FactorModel):
             ("reg", self.reg > 0, "above 0"),
             ("nu", self.nu >= 0, "at least 0"),
             ("degree_power", self.degree_power >= 0, "at least 0"),
+            ("crowd", self.crowd >= 0, "at least 0"),
             ("init_std", self.init_std > 0, "above 0"),
             ("patience", self.patience is None or self.patience >= 1, "at least 1, or None"),
             ("rounding", self.rounding in ("nearest", "aware"), "nearest or aware"),

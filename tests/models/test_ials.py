@@ -322,6 +322,7 @@ def test_recipe_object_and_its_data_are_saved_alike(tmp_path: Any) -> None:
         ({"nu": float("nan")}, "nu is nan"),
         ({"init_std": 0.0}, "init_std is 0.0"),
         ({"patience": 0}, "patience is 0"),
+        ({"crowd": -1.0}, "crowd"),
         ({"recipe": {"density": 1.5}}, r"recipe.*density.*1\.5"),
         ({"recipe": {"density": 0.5, "granularity": "column"}}, "recipe.*granularity.*column"),
         ({"value_type": "int9"}, "int9"),
@@ -390,6 +391,27 @@ def test_degrees_weigh_pairs_in_training_and_in_folding_in(solver: Any, recipe: 
     np.testing.assert_allclose(folded, plain.fold_in(weighted(new)), atol=1e-3)
     model.save(tmp_path / "model")
     np.testing.assert_array_equal(Recommender.load(tmp_path / "model").fold_in(new), folded)
+
+
+@pytest.mark.parametrize("recipe", [None, {"density": 0.1}])
+def test_users_are_pulled_to_the_crowd_when_they_are_folded_in(recipe: Any, tmp_path: Path) -> None:
+    X, new = ratings(), ratings(20, seed=9)
+    settings = {"dim": 8, "epochs": 6, "alpha0": 0.2, "reg": 0.05, "recipe": recipe}
+    model, plain = IALS(crowd=2.0, **settings).fit(X), IALS(**settings).fit(X)
+    V = model.item_table_.to_dense().astype(np.float64)
+    np.testing.assert_array_equal(V, plain.item_table_.to_dense())
+
+    def solved(weights: Any, pull: Any) -> Any:
+        ridge = 0.05 * (weights.sum() + 0.2 * len(V))
+        normal = (V.T * weights) @ V + 0.2 * V.T @ V + ridge * np.eye(8)
+        return np.linalg.solve(normal, V.T @ weights + ridge * pull)
+
+    crowd = solved(X.toarray().mean(axis=0), np.zeros(8))
+    expected = [solved(row, 2 * crowd) for row in new.toarray()]
+    np.testing.assert_allclose(model.fold_in(new), expected, atol=1e-4)
+    np.testing.assert_allclose(model.fold_in(sp.csr_array((1, 90)))[0], 2 * crowd, atol=1e-4)
+    model.save(tmp_path / "model")
+    np.testing.assert_array_equal(Recommender.load(tmp_path / "model").fold_in(new), model.fold_in(new))
 
 
 def test_an_item_that_training_never_saw_weighs_as_one_seen_once() -> None:
