@@ -187,7 +187,7 @@ def p2(folder: Path) -> list[Row]:
         "item-kNN": grid(ItemKNN, {}, k=[50, 200]),
         "iALS, dim 64": grid(IALS, base | {"dim": 64}, alpha0=[0.01, 0.03, 0.1], reg=[0.001, 0.003]),
         "iALS, dim 256": grid(IALS, base | {"dim": 256}, alpha0=[0.01, 0.03], reg=[0.003, 0.005]),
-        "MF, cosine, dim 64": grid(MF, cosine | {"dim": 64, "epochs": 40}, temperature=[0.1, 0.15]),
+        "MF, cosine, dim 64": grid(MF, cosine | {"dim": 64, "epochs": 40}, temperature=[0.1]),
         "sparse EASE": grid(SparseEASE, {}, reg=[10.0, 30.0, 100.0, 300.0], neighbours=[200]),
     }
     rows = []
@@ -197,7 +197,7 @@ def p2(folder: Path) -> list[Row]:
     degrees = base | {"degree_power": DEGREE_POWER}
     for dim in (128, 512, 1024):
         if dim < 1024:  # the widest takes what 512 columns chose
-            models = grid(IALS, degrees | {"dim": dim}, alpha0=[0.02, 0.04, 0.08], reg=[0.002, 0.003, 0.004])
+            models = grid(IALS, degrees | {"dim": dim}, alpha0=[0.02, 0.04, 0.08], reg=[0.003, 0.004])
             chosen = best("p2", models, tuning, "ndcg@20")
             crowds = [chosen, *(clone(chosen).set_params(crowd=crowd) for crowd in (1.0, 2.0, 3.0, 4.0))]
             pulled = best("p2", crowds, tuning, "ndcg@20")
