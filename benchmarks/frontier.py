@@ -39,24 +39,28 @@ HERE = Path(__file__).resolve().parent
 METRICS = ["ndcg@20", "ndcg@100", "recall@20"]
 INTEGERS = ["int8", "int4", "int3"]
 
+ROWS = {"row-dims": [16, 32, 64, 128], "row-densities": [0.1, 0.2, 0.3, 0.5, 0.75]}
+
 DATASETS: dict[str, dict[str, Any]] = {
     "ml-100k": {
         "split": {"validation": 0.15, "test": 0.3}, "headline": "ndcg@100", "dim": 64,
         "tune": {"alpha0": [1.0, 2.0, 4.0], "reg": [0.005, 0.01]},
-        "dense": [2, 4, 8, 16, 32, 64, 128], "kept": [1, 2, 4, 8, 16], "basis": 64, "of-basis": [2, 4, 8],
+        "dense": [2, 4, 8, 16, 32, 64, 128], "kept": [1, 2, 4, 8, 16], **ROWS, "compared": [2, 4, 8], "measured": [4],
+        "basis": 64, "of-basis": [2, 4, 8],
     },
     "ml-1m": {
         "split": {"validation": 400, "test": 1000}, "headline": "ndcg@100", "dim": 128,
         "tune": {"alpha0": [0.3, 1.0], "reg": [0.003, 0.007], "epochs": [8, 24]},
         "dense": [2, 4, 8, 16, 32, 64, 128], "kept": [2, 4, 8, 16, 32], "long": [6, 9, 13, 18, 24],
-        "basis": 128, "of-basis": [4, 8, 16],
+        **ROWS, "compared": [4, 8, 16], "measured": [8], "basis": 128, "of-basis": [4, 8, 16],
     },
     "gowalla": {
         "split": None, "headline": "ndcg@20", "dim": 128, "base": {"degree_power": 0.25, "epochs": 10},
         "tune": {"alpha0": [0.003, 0.01, 0.03, 0.06], "reg": [0.002, 0.003, 0.005]},
-        "dense": [2, 4, 8, 16, 32, 64, 128, 256], "kept": [2, 4, 8, 16, 32],
+        "dense": [2, 4, 8, 16, 32, 64, 128, 256], "kept": [4, 8, 16, 32],
+        "row-dims": [16, 32, 64], "row-densities": [0.1, 0.3, 0.5], "compared": [8], "measured": [],
         "wide": [(256, "best-rows", [3, 6, 12]), (512, "best-rows", [8]), (512, "element", [28])],
-        "basis": 256, "of-basis": [4, 8],
+        "basis": 256, "of-basis": [8],
     },
 }  # fmt: skip
 
@@ -97,19 +101,27 @@ def config_of(name: str, tuned: dict[int, dict[str, Any]] | None) -> RunConfig:
                 for few in [about.get("long")] if few
             ),
             sparse({"granularity": "row", "schedule": schedule}, {
-                "dim": [16, 32, 64, 128], "recipe.density": [0.1, 0.2, 0.3, 0.5, 0.75],
+                "dim": about["row-dims"], "recipe.density": about["row-densities"],
             }),
             sparse({"granularity": {"kind": "block", "columns": 4}, "schedule": schedule}, {
                 "recipe.density": kept[1:],
             }),
-            sparse({"granularity": "element", "schedule": "dynamic"}, {"recipe.density": kept[1:4]}),
-            sparse({"granularity": "element", "schedule": "oneshot"}, {"recipe.density": kept[1:4]}),
-            sparse({"granularity": "element", "schedule": "soft-threshold"}, {"recipe.density": kept[1:4]}),
-            sparse(tickets, {"recipe.density": kept[1:4]}),
-            sparse(element | {"criterion": "loss-increase"}, {"recipe.density": kept[1:4]}),
-            sparse(element | {"allocation": "popularity-groups"}, {"recipe.density": kept[1:4]}),
-            sparse(element | {"allocation": "uniform"}, {"recipe.density": kept[1:4]}),
-            sparse(element | {"allocation": "sensitivity"}, {"recipe.density": kept[2:3]}),
+            *(
+                sparse(recipe, {"recipe.density": [k / dim for k in about["compared"]]})
+                for recipe in (
+                    {"granularity": "element", "schedule": "dynamic"},
+                    {"granularity": "element", "schedule": "oneshot"},
+                    {"granularity": "element", "schedule": "soft-threshold"},
+                    tickets,
+                    element | {"criterion": "loss-increase"},
+                    element | {"allocation": "popularity-groups"},
+                    element | {"allocation": "uniform"},
+                )
+            ),
+            *(
+                sparse(element | {"allocation": "sensitivity"}, {"recipe.density": [k / dim]})
+                for k in about["measured"]
+            ),
             *(
                 sparse(named[recipe], {"recipe.density": [k / wide for k in few]}, dim=wide, **widest)
                 for wide, recipe, few in about.get("wide", [])
