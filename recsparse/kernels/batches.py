@@ -10,7 +10,8 @@ import numpy.typing as npt
 from recsparse.kernels.bits import RANK_SHIFT, popcount, rank, read, read_bits, write
 from recsparse.kernels.combinations import AT_ONCE, CHUNK
 from recsparse.kernels.decode import INT8, SLACK, code_bits, decode, decode_one, expand
-from recsparse.kernels.lanes import LANES, expand_singles, expand_wide_bytes, prefetch, write_zeros
+from recsparse.kernels.expansion import expand_singles, expand_wide_bytes
+from recsparse.kernels.lanes import LANES, prefetch, write_zeros
 
 Floats = npt.NDArray[np.float32]
 

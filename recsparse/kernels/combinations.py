@@ -18,7 +18,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from recsparse.kernels.bits import data_pointer, popcount
-from recsparse.kernels.lanes import LANES, WORDS, constant, gather, load, order_of, store
+from recsparse.kernels.lanes import WORDS, choose, constant, gather, load, order_of, store
 
 CHUNK = 64
 HALF = 32
@@ -69,18 +69,6 @@ def _divide(builder: Any, number: Any, divisor: Any, floats: Any) -> tuple[Any, 
     return builder.select(low, one_more, quotient), builder.select(low, builder.sub(rest, divisor), rest)
 
 
-def _choose(builder: Any, table: Any, places: Any) -> Any:
-    """``table[places & 15]``, from a pointer to 32-bit integers: AVX-512 has an instruction for sixteen, no gather."""
-    word = ir.IntType(32)
-    entries = load(builder, table, WORDS)
-    places = builder.and_(places, constant(places.type, LANES - 1))
-    found = ir.Constant(places.type, ir.Undefined)
-    for lane in range(places.type.count):
-        entry = builder.extract_element(entries, builder.extract_element(places, ir.Constant(word, lane)))
-        found = builder.insert_element(found, entry, ir.Constant(word, lane))
-    return found
-
-
 @intrinsic
 def unrank(typing_context, notes, at, ones_at, whole, whole_choose, halves, half_choose, subsets, first_subset):  # type: ignore[no-untyped-def]
     """Put the subset, as bits, in the place of each of ``AT_ONCE`` subset numbers.
@@ -129,9 +117,10 @@ def unrank(typing_context, notes, at, ones_at, whole, whole_choose, halves, half
         right_ones = builder.sub(ones, left_ones)
         divisor = builder.shuffle_vector(
             *(
-                _choose(
+                choose(
+                    context,
                     builder,
-                    builder.gep(half_choose, [ir.Constant(long, place)]),
+                    load(builder, builder.gep(half_choose, [ir.Constant(long, place)]), WORDS),
                     builder.shuffle_vector(right_ones, right_ones, order_of(ir.VectorType(word, AT_ONCE), first)),
                 )
                 for place, first in ((0, 0), (33, AT_ONCE))
@@ -142,7 +131,8 @@ def unrank(typing_context, notes, at, ones_at, whole, whole_choose, halves, half
         quarters = []
         for value, count in ((left, left_ones), (right, right_ones)):
             # The one subset of all sixteen is the last in the table, and so before the first.
-            first = builder.sub(_choose(builder, first_subset, count), builder.lshr(count, constant(words, 4)))
+            first = choose(context, builder, load(builder, first_subset, WORDS), count)
+            first = builder.sub(first, builder.lshr(count, constant(words, 4)))
             place = builder.add(value, first)
             place = builder.and_(place, constant(words, 0xFFFF))  # a damaged number stays in the table
             pair = gather(builder, builder.bitcast(subsets, word.as_pointer()), builder.lshr(place, constant(words, 1)))

@@ -8,12 +8,9 @@ import numba as nb
 import numpy as np
 
 from recsparse.kernels.bits import load16, load32, load64, write
+from recsparse.kernels.expansion import expand_bfloats, expand_bytes, expand_halves, expand_singles
 from recsparse.kernels.lanes import (
     LANES,
-    expand_bfloats,
-    expand_bytes,
-    expand_halves,
-    expand_singles,
     write_bfloats,
     write_bytes,
     write_halves,

@@ -18,6 +18,8 @@ LANES = 16
 SINGLE = ir.FloatType()
 SINGLES = ir.VectorType(SINGLE, LANES)
 WORDS = ir.VectorType(ir.IntType(32), LANES)
+EIGHT = 8
+EIGHT_WORDS = ir.VectorType(ir.IntType(32), EIGHT)
 
 
 def constant(vector: Any, value: Any) -> Any:
@@ -70,6 +72,39 @@ def gather(builder: Any, table: Any, places: Any, wanted: Any = None) -> Any:
     return builder.call(function, [addresses, align, wanted, ir.Constant(numbers, None)])
 
 
+def lacks(context: Any, feature: str) -> bool:
+    """Whether what is being made is for an x86 processor without this."""
+    triple, _, features = context.codegen().magic_tuple()
+    return triple.startswith("x86") and f"+{feature}" not in features.split(",")
+
+
+def permute(builder: Any, entries: Any, places: Any) -> Any:
+    """``entries[places]``, of a power of two of them; places wrap around. One instruction where LLVM knows one."""
+    word = ir.IntType(32)
+    places = builder.and_(places, constant(places.type, entries.type.count - 1))
+    found = ir.Constant(ir.VectorType(entries.type.element, places.type.count), ir.Undefined)
+    for lane in range(places.type.count):
+        entry = builder.extract_element(entries, builder.extract_element(places, ir.Constant(word, lane)))
+        found = builder.insert_element(found, entry, ir.Constant(word, lane))
+    return found
+
+
+def choose(context: Any, builder: Any, entries: Any, places: Any) -> Any:
+    """:func:`permute` for sixteen words, and a power of two of places; AVX2 permutes eight, and so twice."""
+    if not lacks(context, "avx512f"):
+        return permute(builder, entries, places)
+    low, high = (builder.shuffle_vector(entries, entries, order_of(EIGHT_WORDS, first)) for first in (0, EIGHT))
+    parts = []
+    for first in range(0, places.type.count, EIGHT):
+        some = builder.shuffle_vector(places, places, order_of(EIGHT_WORDS, first))
+        above = builder.icmp_unsigned("!=", builder.and_(some, constant(EIGHT_WORDS, EIGHT)), constant(EIGHT_WORDS, 0))
+        parts.append(builder.select(above, permute(builder, high, some), permute(builder, low, some)))
+    while len(parts) > 1:
+        both = order_of(ir.VectorType(EIGHT_WORDS.element, 2 * parts[0].type.count))
+        parts = [builder.shuffle_vector(*pair, both) for pair in zip(parts[::2], parts[1::2], strict=True)]
+    return parts[0]
+
+
 Convert = Callable[[Any, Any, Any], Any]
 
 
@@ -91,46 +126,12 @@ def _writer(stored: Any, convert: Convert, meaning: str) -> Any:
     return intrinsic(write_lanes)
 
 
-def _expander(stored: Any, convert: Convert, meaning: str, columns: int = LANES) -> Any:
-    """Make ``f(codes, at, factor, mask, out, to)``: the next numbers go to the ones of the mask of ``columns`` bits.
-
-    Zeros elsewhere in ``out[to:to + columns]``. ``at`` counts numbers. One instruction where the processor has it
-    (AVX-512), a short loop elsewhere; reads only as many as it spreads.
-    """
-
-    def expand_lanes(typing_context, codes, at, factor, mask, out, to):  # type: ignore[no-untyped-def]
-        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            codes, at, factor, mask, out, to = args
-            chosen, numbers = ir.VectorType(ir.IntType(1), columns), ir.VectorType(stored, columns)
-            pointer = stored.as_pointer()
-            source = builder.bitcast(data_pointer(context, builder, signature.args[0], codes), pointer)
-            target = builder.gep(data_pointer(context, builder, signature.args[4], out), [to])
-            name = "f32" if stored == SINGLE else f"i{stored.width}"
-            function = cgutils.get_or_insert_function(
-                builder.module,
-                ir.FunctionType(numbers, [pointer, chosen, numbers]),
-                f"llvm.masked.expandload.v{columns}{name}",
-            )
-            bits = builder.bitcast(builder.trunc(mask, ir.IntType(columns)), chosen)
-            spread = builder.call(function, [builder.gep(source, [at]), bits, ir.Constant(numbers, None)])
-            for part in range(0, columns, LANES):
-                lanes = builder.shuffle_vector(spread, spread, order_of(WORDS, part))
-                store(
-                    builder, convert(builder, lanes, factor), builder.gep(target, [ir.Constant(ir.IntType(64), part)])
-                )
-            return context.get_dummy_value()
-
-        return types.void(codes, types.int64, types.float32, types.uint64, out, types.int64), codegen
-
-    expand_lanes.__doc__ = meaning
-    return intrinsic(expand_lanes)
+def as_singles(builder: Any, numbers: Any, _: Any) -> Any:
+    """Float32, or integers that hold one's bits."""
+    return builder.bitcast(numbers, SINGLES)
 
 
-def _singles(builder: Any, numbers: Any, _: Any) -> Any:
-    return numbers
-
-
-def _halves(builder: Any, numbers: Any, _: Any) -> Any:
+def as_halves(builder: Any, numbers: Any, _: Any) -> Any:
     """Shift exponent and mantissa into place, mend the exponent by a product; finite numbers only."""
     words = builder.zext(numbers, WORDS)
     magnitude = builder.shl(builder.and_(words, constant(WORDS, 0x7FFF)), constant(WORDS, 13))
@@ -139,24 +140,21 @@ def _halves(builder: Any, numbers: Any, _: Any) -> Any:
     return builder.bitcast(builder.or_(builder.bitcast(scaled, WORDS), sign), SINGLES)
 
 
-def _bfloats(builder: Any, numbers: Any, _: Any) -> Any:
+def as_bfloats(builder: Any, numbers: Any, _: Any) -> Any:
+    """Bfloat16 are the upper halves of float32."""
     return builder.bitcast(builder.shl(builder.zext(numbers, WORDS), constant(WORDS, 16)), SINGLES)
 
 
-def _bytes(builder: Any, numbers: Any, factor: Any) -> Any:
+def as_bytes(builder: Any, numbers: Any, factor: Any) -> Any:
+    """Signed integers times the factor."""
     return builder.fmul(builder.sitofp(numbers, SINGLES), splat(builder, factor, SINGLES))
 
 
 SHORT, BYTE = ir.IntType(16), ir.IntType(8)
-write_singles = _writer(SINGLE, _singles, "Sixteen float32 as they are.")
-write_halves = _writer(SHORT, _halves, "Sixteen float16.")
-write_bfloats = _writer(SHORT, _bfloats, "Sixteen bfloat16.")
-write_bytes = _writer(BYTE, _bytes, "Sixteen signed bytes, times the factor.")
-expand_singles = _expander(SINGLE, _singles, "Float32 as they are, from their bytes or from an array of them.")
-expand_halves = _expander(SHORT, _halves, "Float16.")
-expand_bfloats = _expander(SHORT, _bfloats, "Bfloat16.")
-expand_bytes = _expander(BYTE, _bytes, "Signed bytes, times the factor.")
-expand_wide_bytes = _expander(BYTE, _bytes, "Signed bytes by a 64-bit mask: one instruction instead of four.", 64)
+write_singles = _writer(SINGLE, as_singles, "Sixteen float32 as they are.")
+write_halves = _writer(SHORT, as_halves, "Sixteen float16.")
+write_bfloats = _writer(SHORT, as_bfloats, "Sixteen bfloat16.")
+write_bytes = _writer(BYTE, as_bytes, "Sixteen signed bytes, times the factor.")
 
 
 @intrinsic
