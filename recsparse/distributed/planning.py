@@ -116,8 +116,8 @@ class PlannedTable:
         values, counts = rng.standard_normal((n, self.dim), dtype=np.float32), rng.random(n)
         evidence = Evidence(values, counts, lambda: values, lambda: values)
 
-        def size_of(kept: Any) -> int:
-            return round(choose_layout(Mask.from_dense(kept), value_type=self.value_type).nbytes * self.rows / n)
+        def size_of(kept: Mask) -> int:
+            return round(choose_layout(kept.to_elements(), value_type=self.value_type).nbytes * self.rows / n)
 
         density = recipe.affordable(evidence, size_of) if recipe.density is None else recipe.density
         return size_of(recipe.keep(evidence, density))

@@ -184,6 +184,13 @@ def count_ranges(buffer, width, out):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(nogil=True, cache=True)
+def flip(buffer, places):  # type: ignore[no-untyped-def]
+    """Turn the bits at ``places`` over."""
+    for place in places:
+        buffer[place >> 3] ^= np.uint8(1 << (place & 7))
+
+
+@nb.njit(nogil=True, cache=True)
 def write_bits(buffer, values, width):  # type: ignore[no-untyped-def]
     """Put the low ``width`` bits of ``values[i]`` at bit ``i * width`` of a zeroed buffer."""
     for i in range(len(values)):

@@ -78,7 +78,9 @@ class Side(NamedTuple):
         steps: (R,) int64, steps a row has had, for Adam; (0,) otherwise.
         prior: (R, D) float32, what rows decay towards; without rows where that is zero.
         ptr: (R + 1,) int64, where a packed table's rows start; (0,) for a whole one.
-        columns: (N,) uint16, the column of each packed entry.
+        columns: (N,) uint16, the column of each packed entry; or instead
+        bits: a bit buffer (:mod:`recsparse.kernels.bits`) with a bit an entry of the whole table, row after row. Both
+            are (0,) for a whole table.
         dim: D of a packed table; 0 for a whole one.
     """
 
@@ -89,6 +91,7 @@ class Side(NamedTuple):
     prior: Floats = np.zeros((0, 0), dtype=np.float32)
     ptr: npt.NDArray[np.int64] = np.zeros(0, dtype=np.int64)
     columns: npt.NDArray[np.uint16] = np.zeros(0, dtype=np.uint16)
+    bits: npt.NDArray[np.uint8] = np.zeros(0, dtype=np.uint8)
     dim: int = 0
 
 
@@ -265,8 +268,8 @@ def step_groups(start, stop, group_users, rows, ends, users, items, settings, lo
     Items' rows and the user's step by the same lines twice: one function for both, which would take all of a side's
     arrays for each row, makes an epoch of Adagrad 1.5 times as long.
     """
-    U, U1, U2, u_steps, u_prior, _, _, _ = users
-    V, V1, V2, v_steps, v_prior, _, _, _ = items
+    U, U1, U2, u_steps, u_prior, _, _, _, _ = users
+    V, V1, V2, v_steps, v_prior, _, _, _, _ = items
     loss, optimiser, rate, reg, negatives, negative_weight, sharpness, unit = settings
     plain = optimiser == SGD and not unit and not len(v_prior)
     keep = np.float32(1) - rate * reg

@@ -21,10 +21,9 @@ def train_groups(start, stop, epoch, known, users, items, settings, log_share): 
     drawn = np.empty(GROUP * settings.negatives + CANDIDATES, dtype=np.int32)
     ends = np.empty(BLOCK, dtype=np.int64)
     scores = np.empty(GROUP * run, dtype=np.float32)
-    pull = np.zeros(dim, dtype=np.float32)
-    room = np.empty(dim + LANES, dtype=np.float32)
-    slope = room[:dim]
-    vector = np.empty(dim, dtype=np.float32)
+    padded = np.zeros((4, dim + LANES), dtype=np.float32)
+    pull, vector, aim, aims = padded[0], padded[1], padded[2], padded[3]
+    whole, slope = pull[:dim], aim[:dim]
     pool = epoch.positives if epoch.in_batch else epoch.pool
     first = 0
     size = len(pool)
@@ -42,8 +41,8 @@ def train_groups(start, stop, epoch, known, users, items, settings, log_share): 
         samples += ends[end - block - 1] // run
         if users.dim or items.dim:
             step_packed_groups(
-                block, end, epoch.users, rows, ends, users, items, settings, log_share, scores, pull, vector, room
+                block, end, epoch.users, rows, ends, users, items, settings, log_share, scores, pull, vector, aim, aims
             )
         else:
-            step_groups(block, end, epoch.users, rows, ends, users, items, settings, log_share, scores, pull, slope)
+            step_groups(block, end, epoch.users, rows, ends, users, items, settings, log_share, scores, whole, slope)
     return samples

@@ -1,10 +1,12 @@
-"""The BPR loss of MF's training pairs as criteria and allocations ask for it: by whole tables, not by steps."""
+"""The BPR loss of MF's training pairs as criteria and allocations ask for it: over all pairs, not by steps."""
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
 from recsparse.kernels.bpr import pull_pairs
+from recsparse.kernels.sgd import Side
+from recsparse.models.side import shape_of
 
 Floats = npt.NDArray[np.float32]
 
@@ -13,14 +15,19 @@ _BLOCK = 8192
 """Pairs whose rows are looked up together."""
 
 
-def bpr_gradient(matrix: sp.csr_array, users: Floats, items: Floats, table: int, seed: int, epoch: int) -> Floats:
-    """The derivative of the BPR loss by the users' (``table`` 0) or the items' (1) entries.
+def bpr_gradient(
+    matrix: sp.csr_array, users: Side, items: Side, table: int, seed: int, epoch: int, start: int, stop: int
+) -> Floats:
+    """The derivative of the BPR loss by rows ``start`` to ``stop`` of the users (``table`` 0) or of the items (1).
 
-    It is taken over all known pairs, with one uniform negative each.
+    It is taken over all known pairs, with one uniform negative each; of items, the whole matrix is gone through.
     """
     drawn = np.uint64(np.random.default_rng([seed, epoch, 1]).integers(0, 2**63))
-    gradient = np.zeros_like((users, items)[table])
-    pull_pairs(matrix.indptr, matrix.indices, users, items, table == 1, drawn, gradient)
+    dim = shape_of(users)[1]
+    gradient = np.zeros((stop - start, dim), dtype=np.float32)
+    pull_pairs(
+        matrix.indptr, matrix.indices, users, items, matrix.shape[1], dim, table == 1, drawn, start, stop, gradient
+    )
     return gradient
 
 

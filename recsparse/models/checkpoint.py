@@ -22,7 +22,7 @@ def training_digest(params: dict[str, Any], *matrices: sp.csr_array) -> str:
     digest = hashlib.sha256(json.dumps(params, sort_keys=True, default=str).encode())
     for matrix in matrices:
         for part in (matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64), matrix.data):
-            digest.update(np.ascontiguousarray(part).tobytes())
+            digest.update(np.ascontiguousarray(part).data)
     return digest.hexdigest()
 
 

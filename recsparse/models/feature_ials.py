@@ -13,8 +13,8 @@ from recsparse.models.base import Queries
 from recsparse.models.feature_prior import Regression, WithFeatures, predict
 from recsparse.models.ials import IALS
 from recsparse.models.least_squares import Dense, Factors, Sides
-from recsparse.models.support import Kept
 from recsparse.sparsity import Recipe
+from recsparse.tables import Mask
 
 
 class FeatureIALS(WithFeatures, IALS):
@@ -127,7 +127,7 @@ class FeatureIALS(WithFeatures, IALS):
         )
         return FeatureSides(plain.by_user, plain.by_item, plain.loss, users, items)
 
-    def _finish(self, sides: Sides, learned: Learned, kept: Kept | None) -> None:
+    def _finish(self, sides: Sides, learned: Learned, kept: Mask | None) -> None:
         users, items, _ = learned
         assert isinstance(sides, FeatureSides)  # noqa: S101 (made by _sides)
         self.user_weights_ = sides.users.weights(users)
@@ -136,7 +136,7 @@ class FeatureIALS(WithFeatures, IALS):
         values = items.copy() if isinstance(items, np.ndarray) else items.toarray()
         values[cold] = predict(sides.items.design[cold], self.item_weights_)
         if kept is not None:
-            values[~kept] = 0
+            values[~kept.to_dense()] = 0
         self._pack(sides, values, kept)
 
     def _check(self, interactions: Interactions) -> None:

@@ -11,9 +11,10 @@ from recsparse.interactions.interactions import Interactions, Rows
 from recsparse.kernels.sgd import Side
 from recsparse.models.base import Queries
 from recsparse.models.feature_prior import Regression, WithFeatures, predict
-from recsparse.models.mf import MF, Floats, Kepts
-from recsparse.models.sgd_state import rows_of, sparse
+from recsparse.models.mf import MF, Kepts
+from recsparse.models.side import Floats, sparse
 from recsparse.sparsity import Recipe
+from recsparse.tables import Mask
 
 
 class FeatureMF(WithFeatures, MF):
@@ -139,26 +140,36 @@ class FeatureMF(WithFeatures, MF):
     def _with_priors(self, users: Side, items: Side) -> tuple[Side, Side]:
         sides = []
         for side, regression in zip((users, items), self._regressions, strict=True):
-            prior = regression.predict(sparse(side))
-            cold = ~regression.known
-            if side.dim:
-                rows = rows_of(side)
-                at = np.flatnonzero(cold[rows])
-                side.values[0, at] = prior[rows[at], side.columns[at]]
-            else:
-                side.values[cold] = prior[cold]
+            rows = sparse(side)
+            prior = regression.predict(rows)
+            cold = np.flatnonzero(~regression.known)
+            if isinstance(rows, np.ndarray):
+                rows[cold] = prior[cold]
+            else:  # over the side's own numbers
+                for row in cold:
+                    own = slice(rows.indptr[row], rows.indptr[row + 1])
+                    rows.data[own] = prior[row, rows.indices[own]]
             sides.append(side._replace(prior=prior))
         return sides[0], sides[1]
 
     def _store(self, users: Floats, items: Floats, kept: Kepts, epoch: int) -> None:
+        users, items = (_whole(numbers, own) for numbers, own in zip((users, items), kept, strict=True))
         of_users, of_items = self._regressions
         self.user_weights_, self.item_weights_ = of_users.weights(users), of_items.weights(items)
-        users, items = users.copy(), items.copy()
         for rows, weights, regression, own in (
             (users, self.user_weights_, of_users, kept[0]),
             (items, self.item_weights_, of_items, kept[1]),
         ):
             rows[~regression.known] = predict(regression.design[~regression.known], weights)
             if own is not None:
-                rows[~own] = 0
+                rows[~own.to_dense()] = 0
         super()._store(users, items, kept, epoch)
+
+
+def _whole(numbers: Floats, kept: Mask | None) -> Floats:
+    """A copy of a table, (R, D) with zeros where nothing is kept, from that or from the numbers of what is."""
+    if kept is None or numbers.ndim == 2:
+        return numbers.copy()
+    rows = np.zeros(kept.shape, dtype=np.float32)
+    rows[kept.to_dense()] = numbers
+    return rows

@@ -22,8 +22,6 @@ from recsparse.models.support import pattern, prune_items
 from recsparse.sparsity import Pruner, Recipe
 from recsparse.tables import Mask, choose_layout, pack
 
-Kept = npt.NDArray[np.bool_]
-
 OnEpoch = Callable[[int, float | None], None]
 """Called after each epoch with its number from 1 and the validation metric, None where there is no validation."""
 
@@ -209,7 +207,7 @@ class IALS(FactorModel):
     def _sides(self, interactions: Interactions) -> Sides:
         return Sides.of(self._weighted(interactions.matrix), self._loss())
 
-    def _finish(self, sides: Sides, learned: Learned, kept: Kept | None) -> None:
+    def _finish(self, sides: Sides, learned: Learned, kept: Mask | None) -> None:
         """Make of factors in training what is evaluated, served and saved."""
         self._pack(sides, learned.items, kept)
 
@@ -238,7 +236,7 @@ class IALS(FactorModel):
             items = prune_items(sides, users, items, pruner, progress)
         return Learned(users, items)
 
-    def _alternate(self, sides: Sides, users: Dense, items: Factors, support: Kept | None) -> tuple[Dense, Factors]:
+    def _alternate(self, sides: Sides, users: Dense, items: Factors, support: Mask | None) -> tuple[Dense, Factors]:
         """One epoch: a user half-step and an item half-step."""
         loss, by_user, by_item = sides.loss, sides.by_user, sides.by_item
         shared, prior = sides.shared_of_items(items), sides.user_prior(users)
@@ -271,23 +269,23 @@ class IALS(FactorModel):
         other = copy(self)
         other.set_params(value_type=value_type)
         values = self.item_table_.to_dense()
-        kept = values != 0
-        other._pack(Sides.of(self._weighted(self.history_), self._loss()), values, None if kept.all() else kept)
+        kept = None if values.all() else Mask.from_dense(values != 0)
+        other._pack(Sides.of(self._weighted(self.history_), self._loss()), values, kept)
         return other
 
-    def _pack(self, sides: Sides, items: Factors, kept: Kept | None) -> None:
+    def _pack(self, sides: Sides, items: Factors, kept: Mask | None) -> None:
         """Store the item table, rounded as the settings say."""
         if self.rounding == "aware" and self.value_type.startswith("int"):
-            support = pattern(np.ones(items.shape, dtype=np.bool_) if kept is None else kept)
+            support = pattern(kept or Mask.full(items.shape))
             for _ in range(_ROUNDS):
                 users = sides.loss.solve(sides.by_user, items)
                 bits = int(self.value_type.removeprefix("int"))
                 items = sides.loss.solve_on_support(sides.by_item, users, support, bits=bits)[0]
         values = items if isinstance(items, np.ndarray) else items.toarray()
-        self.item_table_ = pack(values, kept, value_type=self.value_type)
+        self.item_table_ = pack(values, kept and kept.to_elements(), value_type=self.value_type)
 
-    def _size_of(self, kept: Kept) -> int:
-        return choose_layout(Mask.from_dense(kept), value_type=self.value_type).nbytes
+    def _size_of(self, kept: Mask) -> int:
+        return choose_layout(kept.to_elements(), value_type=self.value_type).nbytes
 
     def _fold_in(self, histories: sp.csr_array) -> Dense:
         factors, shared, prior = self._prepared_folding()

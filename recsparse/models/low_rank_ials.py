@@ -12,7 +12,7 @@ from recsparse.interactions.interactions import Interactions
 from recsparse.models.alternation import Learned
 from recsparse.models.ials import CG_STEPS, IALS
 from recsparse.models.least_squares import Dense, Factors, Sides
-from recsparse.models.support import Kept, pattern, prune_items
+from recsparse.models.support import pattern, prune_items
 from recsparse.sparsity import Pruner, Recipe
 from recsparse.tables import FactoredTable, Mask, choose_layout, pack
 
@@ -103,7 +103,7 @@ class LowRankIALS(IALS):
             items = prune_items(sides, seen, items, pruner, (number + 1) / self.epochs)
         return Learned(users, items, basis)
 
-    def _finish(self, sides: Sides, learned: Learned, kept: Kept | None) -> None:
+    def _finish(self, sides: Sides, learned: Learned, kept: Mask | None) -> None:
         _, items, basis = learned
         values = items if isinstance(items, np.ndarray) else items.toarray()
         self._store(values, np.eye(self.dim, dtype=np.float32) if basis is None else basis, kept)
@@ -121,20 +121,21 @@ class LowRankIALS(IALS):
         other = copy(self)
         other.set_params(value_type=value_type)
         values = table.sparse.to_dense()
-        other._store(values, table.basis.to_dense(), values != 0)
+        other._store(values, table.basis.to_dense(), Mask.from_dense(values != 0))
         return other
 
-    def _store(self, values: Dense, basis: Dense, kept: Kept | None) -> None:
+    def _store(self, values: Dense, basis: Dense, kept: Mask | None) -> None:
         of_basis = self.value_type if self.value_type in ("fp32", "fp16", "bf16") else "int8"
         self.item_table_ = FactoredTable(
-            pack(values, kept, value_type=self.value_type), pack(basis, layout="dense", value_type=of_basis)
+            pack(values, kept and kept.to_elements(), value_type=self.value_type),
+            pack(basis, layout="dense", value_type=of_basis),
         )
 
-    def _size_of(self, kept: Kept) -> int:
+    def _size_of(self, kept: Mask) -> int:
         of_basis = self.value_type if self.value_type in ("fp32", "fp16", "bf16") else "int8"
         whole = Mask.from_dense(np.ones((self.basis, self.dim), dtype=np.bool_))
         return (
-            choose_layout(Mask.from_dense(kept), value_type=self.value_type).nbytes
+            choose_layout(kept.to_elements(), value_type=self.value_type).nbytes
             + choose_layout(whole, value_type=of_basis).nbytes
         )
 

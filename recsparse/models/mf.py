@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import scipy.sparse as sp
-from sklearn.preprocessing import normalize
 
 from recsparse.errors import ConfigError, DataError
 from recsparse.interactions.interactions import Interactions, Rows
@@ -20,17 +19,8 @@ from recsparse.models.factors import FactorModel
 from recsparse.models.least_squares import ImplicitLoss
 from recsparse.models.lightgcn import propagate
 from recsparse.models.pruners import ITEMS, USERS, Pruners
-from recsparse.models.sgd_state import (
-    LOSSES,
-    NEGATIVES,
-    OPTIMISERS,
-    Sampler,
-    new_side,
-    pack_side,
-    run_epoch,
-    unpack_side,
-    whole,
-)
+from recsparse.models.sgd_state import LOSSES, NEGATIVES, OPTIMISERS, Sampler, run_epoch
+from recsparse.models.side import Drawn, Floats, numbers_of, pack_side, unpack_side
 from recsparse.sparsity import Pruner, Recipe
 from recsparse.tables import Mask, Table, choose_layout, load_table, pack, save_table
 from recsparse.tensors import load_tensors, save_tensors
@@ -41,8 +31,7 @@ _ALIGNED_USERS = 2048
 _ALIGNED_RIDGE = 0.1
 _MOST_COLUMNS = 1 << 16
 
-Floats = npt.NDArray[np.float32]
-Kepts = tuple[npt.NDArray[np.bool_] | None, npt.NDArray[np.bool_] | None]
+Kepts = tuple[Mask | None, Mask | None]
 """The masks of the user and the item table; None for all entries."""
 
 OnEpoch = Callable[[int, float | None], None]
@@ -214,41 +203,54 @@ class MF(FactorModel):
         )  # fmt: skip
         rng = np.random.default_rng(self.random_state)
         std = self.init_std / np.sqrt(self.dim)
-        users, items = (new_side(n, self.dim, settings.optimiser, std, rng) for n in matrix.shape)
-        for side in (users, items) if settings.unit else ():
-            side.values[:] = normalize(side.values)
         pruners = self._pruners(matrix)
         self.epochs_, self.best_epoch_, self.validation_ = 0, 0, []
-        digest = training_digest(self.get_params(), *self._learned_from(interactions))
+        digest = ""
+        if self._checkpoint is not None:
+            digest = training_digest(self.get_params(), *self._learned_from(interactions))
         if self._checkpoint is not None and (found := read_checkpoint(self._checkpoint, digest)):
             arrays, progress = found
             users, items = unpack_side("users", arrays), unpack_side("items", arrays)
             pruners.restore(arrays, progress["pruners"])
-            self._store(arrays["best.users"], arrays["best.items"], pruners.kept, progress["best"])
             self.epochs_, self.validation_ = progress["epochs"], progress["validation"]
+            if pruners:
+                self._keep(users, items, pruners.kept, self.epochs_)
+            else:
+                self._store(arrays["best.users"], arrays["best.items"], pruners.kept, progress["best"])
         else:
-            users, items = pruners.start((users, items))
+            drawn = (Drawn((n, self.dim), std, rng, unit=settings.unit) for n in matrix.shape)
+            users, items = pruners.start((next(drawn), next(drawn)), settings.optimiser)
         while self.epochs_ < self.epochs and not self._is_stale():
-            last = users._replace(values=users.values.copy()), items._replace(values=items.values.copy())
-            users, items = self._with_priors(users, items)
-            run_epoch(sampler, self.epochs_, users, items, settings, self.n_jobs)
-            if not (np.isfinite(users.values).all() and np.isfinite(items.values).all()):
-                if self._validation is None or self.best_epoch_ == 0:
-                    self._keep(*last, pruners.kept, self.epochs_)
-                raise DataError(
-                    f"MF diverged in epoch {self.epochs_ + 1} (loss {self.loss}, optimiser {self.optimiser}, "
-                    f"learning_rate {self.learning_rate}, reg {self.reg}); the model keeps epoch {self.best_epoch_}. "
-                    "Lower learning_rate."
-                )
+            users, items = self._train(sampler, users, items, settings, pruners)
             self.epochs_ += 1
             users, items = pruners.step((users, items), self.epochs_, self.epochs_ / self.epochs)
             self._judge(users, items, pruners)
             if self._checkpoint is not None:
                 arrays = pack_side("users", users) | pack_side("items", items)
-                arrays |= {"best.users": self.user_table_.to_dense(), "best.items": self.item_table_.to_dense()}
+                if not pruners:  # a recipe's best are its last
+                    arrays |= {"best.users": self.user_table_.to_dense(), "best.items": self.item_table_.to_dense()}
                 masks, told = pruners.state()
                 progress = {"epochs": self.epochs_, "validation": self.validation_, "best": self.best_epoch_}
                 write_checkpoint(self._checkpoint, arrays | masks, progress | {"pruners": told}, digest)
+
+    def _train(
+        self, sampler: Sampler, users: Side, items: Side, settings: Settings, pruners: Pruners
+    ) -> tuple[Side, Side]:
+        """One epoch's steps; where they end in no numbers, the last good epoch is kept."""
+        last = None
+        if self.best_epoch_ == 0:  # else an earlier epoch was kept
+            last = users._replace(values=users.values.copy()), items._replace(values=items.values.copy())
+        users, items = self._with_priors(users, items)
+        run_epoch(sampler, self.epochs_, users, items, settings, self.n_jobs)
+        if not (np.isfinite(users.values).all() and np.isfinite(items.values).all()):
+            if last is not None:
+                self._keep(*last, pruners.kept, self.epochs_)
+            raise DataError(
+                f"MF diverged in epoch {self.epochs_ + 1} (loss {self.loss}, optimiser {self.optimiser}, "
+                f"learning_rate {self.learning_rate}, reg {self.reg}); the model keeps epoch {self.best_epoch_}. "
+                "Lower learning_rate."
+            )
+        return users, items
 
     def _pruners(self, matrix: sp.csr_array) -> Pruners:
         n_users, of = matrix.shape[0], dict[str, tuple[tuple[int, ...], Pruner]]()
@@ -257,7 +259,11 @@ class MF(FactorModel):
             recipe = Recipe.parse(self.recipe)
             if n_users % (rows := recipe.granularity.group_shape((n_users, self.dim))[0]):
                 raise ConfigError(f"Blocks of {rows} rows do not divide the {n_users} users; choose a divisor of them.")
-            pruner = Pruner(recipe, lambda kept: user_size(kept[:n_users]) + item_size(kept[n_users:]))
+
+            def size(kept: Mask) -> int:
+                return user_size(kept.select_rows(0, n_users)) + item_size(kept.select_rows(n_users, sum(matrix.shape)))
+
+            pruner = Pruner(recipe, size)
             return Pruners({"both": ((USERS, ITEMS), pruner)}, matrix, self.random_state)
         if self.user_recipe is not None and self.user_recipe != "shared":
             of["users"] = (USERS,), Pruner(Recipe.parse(self.user_recipe), user_size)
@@ -302,17 +308,16 @@ class MF(FactorModel):
         return self.epochs_ - self.best_epoch_ >= self.patience
 
     def _keep(self, users: Side, items: Side, kept: Kepts, epoch: int) -> None:
-        tables = whole(users), whole(items)
-        if self.similarity == "cosine":  # a recipe may just have shortened rows
-            tables = normalize(tables[0]), normalize(tables[1])
+        of_users, of_items = (numbers_of(side, unit=self.similarity == "cosine") for side in (users, items))
         if self.layers:
-            tables = propagate(self.history_, *tables, self.layers)
-        self._store(*tables, kept, epoch)
+            of_users, of_items = propagate(self.history_, of_users, of_items, self.layers)
+        self._store(of_users, of_items, kept, epoch)
 
     def _store(self, users: Floats, items: Floats, kept: Kepts, epoch: int) -> None:
-        # A dense table keeps the array it is given, and training goes on in this one.
-        self.user_table_ = pack(users.copy(), kept[0])
-        self.item_table_ = pack(items.copy(), kept[1], value_type=self.value_type)
+        """Pack the tables, each (R, D) or (N,), the numbers of what is kept, and fit the fold-in to them."""
+        # A table keeps the array it is given, and training goes on in this one.
+        self.user_table_ = pack(users.copy(), kept[0] and kept[0].to_elements())
+        self.item_table_ = pack(items.copy(), kept[1] and kept[1].to_elements(), value_type=self.value_type)
         self.fold_in_map_ = self._align()
         self.best_epoch_ = epoch
 
@@ -337,8 +342,9 @@ class MF(FactorModel):
         """The linear map (D, D) that brings least-squares vectors closest to learned ones."""
         sample = aligned_users(np.diff(self.history_.indptr))
         regressed = self._regress(sp.csr_array(self.history_[sample])).astype(np.float64)
-        learned = self.user_table_.lookup(sample).astype(np.float64)
-        return closest_map(regressed.T @ regressed, regressed.T @ learned)
+        moment, cross = regressed.T @ regressed, regressed.T @ self.user_table_.lookup(sample).astype(np.float64)
+        del regressed  # larger than all that follows
+        return closest_map(moment, cross)
 
     def _save_state(self, directory: Path) -> None:
         super()._save_state(directory)
@@ -378,8 +384,8 @@ class MF(FactorModel):
             raise ConfigError("Propagation would fill in what a recipe prunes; set layers to 0 or leave out recipe.")
 
 
-def _size_of(kept: npt.NDArray[np.bool_], value_type: str) -> int:
-    return choose_layout(Mask.from_dense(kept), value_type=value_type).nbytes
+def _size_of(kept: Mask, value_type: str) -> int:
+    return choose_layout(kept.to_elements(), value_type=value_type).nbytes
 
 
 def aligned_users(counts: npt.NDArray[Any]) -> npt.NDArray[np.int64]:

@@ -1,5 +1,6 @@
 """The recipes of MF's two tables at work."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,13 +9,13 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from recsparse.errors import ConfigError
-from recsparse.kernels.sgd import Side
+from recsparse.kernels.sgd import SGD, Side
 from recsparse.models.bpr import bpr_gradient, bpr_loss
 from recsparse.models.checkpoint import Arrays
-from recsparse.models.sgd_state import Floats, confine, whole
-from recsparse.sparsity import Evidence, Pruner
+from recsparse.models.side import Drawn, Floats, confine, piece_rows, rows_of, shape_of, whole
+from recsparse.sparsity import Evidence, Piecewise, Pruner
+from recsparse.tables import Mask
 
-Kept = npt.NDArray[np.bool_]
 Sides = tuple[Side, Side]
 
 USERS, ITEMS = 0, 1
@@ -39,20 +40,33 @@ class Pruners:
         return bool(self.of)
 
     @property
-    def kept(self) -> tuple[Kept | None, Kept | None]:
+    def kept(self) -> tuple[Mask | None, Mask | None]:
         """The masks of both tables; None for all entries."""
-        masks: list[Kept | None] = [None, None]
+        masks: list[Mask | None] = [None, None]
         for tables, pruner in self.of.values():
-            for table, mask in zip(tables, self._split(tables, pruner.kept), strict=True):
-                masks[table] = mask
+            for table, first, end in self._places(tables):
+                masks[table] = pruner.kept and pruner.kept.select_rows(first, end)
         return masks[USERS], masks[ITEMS]
 
-    def start(self, sides: Sides) -> Sides:
-        """Prune what never is dense, before the first epoch."""
+    def start(self, drawn: tuple[Drawn, Drawn], optimiser: int) -> Sides:
+        """The tables to begin with; of one that never is dense, what lives from the first step on."""
+        begun: list[Side | None] = [None, None]
+
+        def sides() -> Sides:
+            users, items = (side or each.side(SGD) for side, each in zip(begun, drawn, strict=True))
+            return users, items
+
+        def look(table: int, start: int, stop: int) -> Floats:
+            return drawn[table].rows(start, stop)
+
         for tables, pruner in self.of.values():
             if pruner.recipe.schedule.density(0.0, 0.0) < 1.0:
-                sides = self._step(tables, pruner, sides, 0, 0.0)
-        return sides
+                pruner.step(self._knowledge(tables, pruner, drawn[USERS].shape[1], look, sides, 0), 0.0)
+            for table, first, end in self._places(tables):
+                support = pruner.support and pruner.support.select_rows(first, end)
+                begun[table] = drawn[table].side(optimiser, support)
+        users, items = (side or each.side(optimiser) for side, each in zip(begun, drawn, strict=True))
+        return users, items
 
     def step(self, sides: Sides, epoch: int, progress: float) -> Sides:
         """Let the recipes choose after an epoch, and confine the tables and their optimiser state to that."""
@@ -61,38 +75,64 @@ class Pruners:
         return sides
 
     def _step(self, tables: tuple[int, ...], pruner: Pruner, sides: Sides, epoch: int, progress: float) -> Sides:
-        def gradients() -> Floats:
-            both = whole(sides[USERS]), whole(sides[ITEMS])
-            return _stacked([bpr_gradient(self.matrix, *both, table, self.seed, epoch) for table in tables])
+        def look(table: int, start: int, stop: int) -> Floats:
+            return rows_of(sides[table], start, stop)
+
+        packed = bool(sides[tables[0]].dim)
+        known = self._knowledge(tables, pruner, shape_of(sides[tables[0]])[1], look, lambda: sides, epoch)
+        # A whole table is no larger when it is looked at as a whole.
+        changed = pruner.step(known if packed else known.whole(), progress)
+        if not changed and (pruner.support is not None or not packed):
+            return sides
+        new = list(sides)
+        for table, first, end in self._places(tables):
+            support = pruner.support and pruner.support.select_rows(first, end)
+            new[table] = confine(sides[table], support, None if pruner.values is None else pruner.values[first:end])
+        return new[USERS], new[ITEMS]
+
+    def _knowledge(
+        self, tables: tuple[int, ...], pruner: Pruner, dim: int, look: Callable[[int, int, int], Floats],
+        sides: Callable[[], Sides], epoch: int,
+    ) -> Piecewise:  # fmt: skip
+        """What is known of the tables' rows: ``look`` gives some of one table's, ``sides`` both tables."""
+        of_items = np.bincount(self.matrix.indices, minlength=self.matrix.shape[1])
+        counts = _stacked([(np.diff(self.matrix.indptr), of_items)[table].astype(np.float32) for table in tables])
+        shape = len(counts), dim
 
         def curvature() -> Floats:
             raise ConfigError("MF has no least-squares curvature; use another criterion than loss-increase.")
 
-        def loss(rows: npt.NDArray[np.int64], kept: Kept) -> float:
-            pruned = values.copy()
-            pruned[rows] *= kept
-            both = [whole(side) for side in sides]
-            for table, part in zip(tables, self._split(tables, pruned), strict=True):
-                both[table] = part
+        def loss(chosen: npt.NDArray[np.int64], kept: npt.NDArray[np.bool_]) -> float:
+            both = [whole(side) for side in sides()]
+            pruned = np.concatenate([both[table] for table in tables])
+            pruned[chosen] *= kept
+            for table, first, end in self._places(tables):
+                both[table] = pruned[first:end]
             return bpr_loss(self.matrix, both[USERS], both[ITEMS], self.seed, epoch)
 
-        values = _stacked([whole(sides[table]) for table in tables])
-        of_items = np.bincount(self.matrix.indices, minlength=self.matrix.shape[1])
-        counts = _stacked([(np.diff(self.matrix.indptr), of_items)[table].astype(np.float32) for table in tables])
-        found = pruner.step(Evidence(values, counts, gradients, curvature, loss), progress)
-        if found is None and (pruner.support is not None or not sides[tables[0]].dim):
-            return sides
-        new = list(sides)
-        parts = self._split(tables, values if found is None else found), self._split(tables, pruner.support)
-        for table, part, mask in zip(tables, *parts, strict=True):
-            new[table] = confine(sides[table], part, mask)
-        return new[USERS], new[ITEMS]
+        def piece(start: int, stop: int) -> Evidence:
+            parts = [
+                (table, max(start, first) - first, min(stop, end) - first)
+                for table, first, end in self._places(tables)
+                if start < end and first < stop
+            ]
 
-    def _split(self, tables: tuple[int, ...], stacked: Any) -> list[Any]:
-        """What belongs to each of the tables; None to each for None."""
-        if stacked is None:
-            return [None] * len(tables)
-        return np.split(stacked, np.cumsum([self.matrix.shape[table] for table in tables])[:-1])
+            def gradients() -> Floats:
+                both = sides()
+                return _stacked(
+                    [bpr_gradient(self.matrix, *both, part[0], self.seed, epoch, *part[1:]) for part in parts]
+                )
+
+            return Evidence(_stacked([look(*part) for part in parts]), counts[start:stop], gradients, curvature, loss)
+
+        return Piecewise(shape, counts, piece, piece_rows(shape, pruner.recipe.granularity.group_shape(shape)[0]))
+
+    def _places(self, tables: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:
+        """Each of the tables, with where its rows begin and end among those of all."""
+        end = 0
+        for table in tables:
+            first, end = end, end + self.matrix.shape[table]
+            yield table, first, end
 
     def state(self) -> tuple[Arrays, dict[str, Any]]:
         """What :meth:`restore` needs to go on from here."""
@@ -111,6 +151,6 @@ class Pruners:
             pruner.restore(own, progress[name])
 
 
-def _stacked(tables: list[Floats]) -> Floats:
-    """One table below the other; a lone one is not copied."""
-    return tables[0] if len(tables) == 1 else np.concatenate(tables)
+def _stacked(parts: list[Floats]) -> Floats:
+    """One below the other; a lone one is not copied."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)

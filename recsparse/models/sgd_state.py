@@ -1,8 +1,7 @@
-"""The tables of MF in training, and one epoch of stochastic gradient steps over them."""
+"""One epoch of stochastic gradient steps over MF's tables."""
 
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +10,6 @@ import scipy.sparse as sp
 from recsparse.kernels import sgd as kernels
 from recsparse.kernels.negatives import Known, known_items, mix
 from recsparse.kernels.sgd_epoch import train_groups
-from recsparse.models.checkpoint import Arrays
 from recsparse.parallel import for_ranges, share
 
 Floats = npt.NDArray[np.float32]
@@ -81,52 +79,6 @@ class Sampler:
         return self.drawable if self.negatives == "uniform" else self.known.items
 
 
-def new_side(rows: int, dim: int, optimiser: int, std: float, rng: np.random.Generator) -> kernels.Side:
-    """A table with normal entries, its rows aligned to cache lines, and the optimiser's state."""
-    values = _aligned(rows, dim)
-    values[:] = std * rng.standard_normal((rows, dim), dtype=np.float32)
-    adam, stateful = optimiser == kernels.ADAM, optimiser != kernels.SGD
-    return kernels.Side(
-        values,
-        _aligned(rows if stateful else 0, dim),
-        _aligned(rows if adam else 0, dim),
-        np.zeros(rows if adam else 0, dtype=np.int64),
-    )
-
-
-def confine(side: kernels.Side, values: Floats, kept: npt.NDArray[np.bool_] | None) -> kernels.Side:
-    """Take ``values`` (R, D) and hold them, and the optimiser's state, only where ``kept``; everywhere for None."""
-    first, second = whole(side, side.first), whole(side, side.second)
-    if kept is None:
-        return kernels.Side(_copied(values), _copied(first), _copied(second), side.steps, side.prior)
-    values, first, second = (table[kept][None, :] if len(table) else table for table in (values, first, second))
-    ptr = np.concatenate([[0], np.cumsum(np.count_nonzero(kept, axis=1), dtype=np.int64)])
-    columns = np.nonzero(kept)[1].astype(np.uint16)
-    return kernels.Side(values, first, second, side.steps, side.prior, ptr, columns, kept.shape[1])
-
-
-def whole(side: kernels.Side, table: Floats | None = None) -> Floats:
-    """The side's values, or another table of its shape, as (R, D), with zeros where nothing lives."""
-    table = side.values if table is None else table
-    if not side.dim or len(table) == 0:
-        return table
-    out = np.zeros((len(side.ptr) - 1, side.dim), dtype=np.float32)
-    out[rows_of(side), side.columns] = table[0]
-    return out
-
-
-def sparse(side: kernels.Side) -> Floats | sp.csr_array:
-    """The side's values: a packed one's as a CSR (R, D), whose entries are those that live."""
-    if not side.dim:
-        return side.values
-    return sp.csr_array((side.values[0], side.columns.astype(np.int32), side.ptr), (len(side.ptr) - 1, side.dim))
-
-
-def rows_of(side: kernels.Side) -> npt.NDArray[np.int64]:
-    """The row of each entry of a packed side."""
-    return np.repeat(np.arange(len(side.ptr) - 1), np.diff(side.ptr))
-
-
 def run_epoch(
     sampler: Sampler, number: int, users: kernels.Side, items: kernels.Side, settings: kernels.Settings,
     n_jobs: int | None,
@@ -147,28 +99,3 @@ def run_epoch(
     step = max(1, n // (16 * kernels.BATCH)) * kernels.BATCH
     for_ranges(work, n, step=step, n_jobs=n_jobs)
     return sum(taken)
-
-
-def pack_side(name: str, side: kernels.Side) -> Arrays:
-    """The side's arrays by name, for a checkpoint."""
-    return {f"{name}.{field}": np.ascontiguousarray(array) for field, array in zip(side._fields, side, strict=True)}
-
-
-def unpack_side(name: str, arrays: Arrays) -> kernels.Side:
-    """What :func:`pack_side` gave, aligned again."""
-    found: dict[str, Any] = {field: arrays[f"{name}.{field}"] for field in kernels.Side._fields}
-    aligned = {field: _copied(found[field]) for field in ("values", "first", "second")}
-    return kernels.Side(**(found | aligned | {"dim": int(found["dim"][0])}))
-
-
-def _copied(table: Floats) -> Floats:
-    copy = _aligned(*table.shape)
-    copy[:] = table
-    return copy
-
-
-def _aligned(rows: int, dim: int) -> Floats:
-    """Zeros whose first row starts on a cache line."""
-    buffer = np.zeros(rows * dim + 16, dtype=np.float32)
-    first = (-buffer.ctypes.data % 64) // 4
-    return buffer[first : first + rows * dim].reshape(rows, dim)

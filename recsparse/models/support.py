@@ -6,6 +6,7 @@ import scipy.sparse as sp
 
 from recsparse.models.least_squares import Dense, Factors, Sides
 from recsparse.sparsity import Evidence, Pruner
+from recsparse.tables import Mask
 
 Kept = npt.NDArray[np.bool_]
 
@@ -21,14 +22,15 @@ def prune_items(sides: Sides, users: Dense, items: Factors, pruner: Pruner, prog
         )
 
     def curvature() -> Dense:
-        support = pattern(np.ones_like(values, dtype=np.bool_) if pruner.support is None else pruner.support)
+        support = pattern(pruner.support or Mask.full(values.shape))
         bends = np.zeros_like(values)
         bends[support.nonzero()] = solve(support, curvature=True)[1]
         return bends
 
     def loss(rows: npt.NDArray[np.int64], kept: Kept) -> float:
         own, pull = sp.csr_array(sides.by_item[rows]), None if prior is None else prior[rows]
-        solved = sides.loss.solve_on_support(own, users, pattern(kept), shared=shared, prior=pull)[0].toarray()
+        support = pattern(Mask.from_dense(kept))
+        solved = sides.loss.solve_on_support(own, users, support, shared=shared, prior=pull)[0].toarray()
         return sides.loss.of_rows(own, users, solved, shared, pull)
 
     evidence = Evidence(
@@ -38,18 +40,16 @@ def prune_items(sides: Sides, users: Dense, items: Factors, pruner: Pruner, prog
         curvature=curvature,
         loss=loss,
     )
-    pruned = pruner.step(evidence, progress)
-    if pruned is None or pruner.kept is None:
+    if not pruner.step(evidence, progress) or pruner.kept is None:
         return items
     support = pattern(pruner.kept)
-    if pruner.fixed:
-        support.data[:] = pruned[pruner.kept]
+    if pruner.values is not None:
+        support.data[:] = pruner.values[support.nonzero()]
         return support
     return solve(support)[0]
 
 
-def pattern(kept: Kept) -> sp.csr_array:
-    """A mask (R, D) as a CSR of ones."""
-    indptr = np.concatenate([[0], np.cumsum(kept.sum(axis=1), dtype=np.int64)])
-    indices = np.nonzero(kept)[1].astype(np.int32)
-    return sp.csr_array((np.ones(len(indices), dtype=np.float32), indices, indptr), shape=kept.shape)
+def pattern(kept: Mask) -> sp.csr_array:
+    """A mask as a CSR of ones."""
+    indptr = np.concatenate([[0], np.cumsum(kept.row_counts)])
+    return sp.csr_array((np.ones(kept.kept, dtype=np.float32), kept.columns(), indptr), shape=kept.shape)

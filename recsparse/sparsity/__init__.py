@@ -1,7 +1,16 @@
 """How a table becomes sparse: granularity, criterion, schedule, allocation and budget, combined in a recipe."""
 
 from recsparse.sparsity.allocation import BestRows, Global, PopularityGroups, Sensitivity, Uniform
-from recsparse.sparsity.criterion import Evidence, Frequency, Gradient, LossIncrease, Magnitude, Saliency
+from recsparse.sparsity.criterion import (
+    Evidence,
+    Frequency,
+    Gradient,
+    Knowledge,
+    LossIncrease,
+    Magnitude,
+    Piecewise,
+    Saliency,
+)
 from recsparse.sparsity.granularity import Block, Element, Row
 from recsparse.sparsity.pruner import Pruner
 from recsparse.sparsity.recipe import Recipe
@@ -17,9 +26,11 @@ __all__ = [
     "Global",
     "Gradient",
     "Gradual",
+    "Knowledge",
     "LossIncrease",
     "Magnitude",
     "OneShot",
+    "Piecewise",
     "PopularityGroups",
     "Pruner",
     "Recipe",

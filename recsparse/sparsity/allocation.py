@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BeforeValidator, Field, PositiveInt
 
+from recsparse.sparsity.best import best
 from recsparse.sparsity.piece import Piece, named
 
 Scores = npt.NDArray[np.floating[Any]]
@@ -180,17 +181,6 @@ def _prices(rows: npt.NDArray[np.int64], ranked: npt.NDArray[np.int64], columns:
 
 def _saved(left: tuple[int, float], right: tuple[int, float]) -> float:
     return (left[1] - right[1]) / (right[0] - left[0])
-
-
-def best(scores: Scores, budget: int) -> npt.NDArray[np.int64]:
-    """Positions of the ``budget`` highest scores above -inf; ties go to the lower position. O(n)."""
-    budget = min(budget, int(np.count_nonzero(scores > -np.inf)))
-    if budget <= 0:
-        return np.empty(0, dtype=np.int64)
-    threshold = np.partition(scores, len(scores) - budget)[len(scores) - budget]
-    above = np.flatnonzero(scores > threshold)
-    ties = np.flatnonzero(scores == threshold)
-    return np.concatenate([above, ties[: budget - len(above)]])
 
 
 def _best_of_rows(scores: Scores, share: npt.NDArray[Any]) -> Kept:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from pydantic import BeforeValidator, Field
 
 from recsparse.errors import ConfigError
+from recsparse.sparsity.best import Leaders, best
 from recsparse.sparsity.piece import Piece, named
 
 Array = npt.NDArray[np.floating[Any]]
@@ -21,6 +22,9 @@ Array = npt.NDArray[np.floating[Any]]
 
 def _unmeasured(rows: npt.NDArray[np.int64], kept: npt.NDArray[np.bool_]) -> float:
     raise ConfigError("The loss of pruned rows is not measured here; use another allocation than sensitivity.")
+
+
+Score = Callable[["Evidence", int], Array]
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,61 @@ class Evidence:
     gradients: Callable[[], Array]
     curvature: Callable[[], Array]
     loss: Callable[[npt.NDArray[np.int64], npt.NDArray[np.bool_]], float] = _unmeasured
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(R, D)."""
+        return self.values.shape[0], self.values.shape[1]
+
+    def whole(self) -> "Evidence":
+        """The same; as of :class:`Piecewise`."""
+        return self
+
+    def best(self, score: Score, budget: int, size: int) -> npt.NDArray[np.integer]:
+        """The places, ascending, of the ``budget`` highest of ``size`` scores above -inf; ties go to the lower place.
+
+        Args:
+            score: gives the scores of a part of the table, and is told its first row.
+            budget: how many.
+            size: scores of the whole table.
+        """
+        return np.sort(best(score(self, 0).ravel(), budget))
+
+
+@dataclass(frozen=True)
+class Piecewise:
+    """What a trainer knows about a table that is never whole: it is looked at by pieces of a few rows.
+
+    Attributes:
+        shape: (R, D).
+        counts: (R,), as in :class:`Evidence`.
+        piece: gives what is known about rows from the first number to before the second.
+        rows: of a piece.
+    """
+
+    shape: tuple[int, int]
+    counts: Array
+    piece: Callable[[int, int], Evidence]
+    rows: int
+
+    def whole(self) -> Evidence:
+        """All rows at once."""
+        return self.piece(0, self.shape[0])
+
+    def best(self, score: Score, budget: int, size: int) -> npt.NDArray[np.integer]:
+        """What :meth:`Evidence.best` gives; scores are compared in single precision. 10 bytes a place, no more."""
+        if size >= 1 << 32:
+            return self.whole().best(score, budget, size)
+        leaders, seen = Leaders(budget), 0
+        for start in range(0, self.shape[0], self.rows):
+            scores = score(self.piece(start, min(start + self.rows, self.shape[0])), start).ravel()
+            leaders.add(scores, seen)
+            seen += len(scores)
+        return leaders.places()
+
+
+Knowledge = Evidence | Piecewise
+"""Of a table that is whole, or of one that is not."""
 
 
 class _Criterion(Piece):

@@ -9,11 +9,12 @@ import numpy.typing as npt
 from pydantic import Field, PositiveInt, model_validator
 
 from recsparse.errors import BudgetError, ConfigError
-from recsparse.sparsity.allocation import Allocation, Global, Kept, Sensitivity, best
-from recsparse.sparsity.criterion import Array, Criterion, Evidence, Magnitude
+from recsparse.sparsity.allocation import Allocation, Global, Kept, Sensitivity
+from recsparse.sparsity.criterion import Array, Criterion, Evidence, Knowledge, Magnitude
 from recsparse.sparsity.granularity import Element, Granularity
 from recsparse.sparsity.piece import Piece
 from recsparse.sparsity.schedule import Gradual, Schedule
+from recsparse.tables.mask import Mask
 from recsparse.validation import validate
 
 
@@ -60,42 +61,57 @@ class Recipe(Piece):
             raise ValueError("a soft threshold is one for the whole table; allocation sensitivity has one a part of it")
         return self
 
-    def keep(self, evidence: Evidence, density: float, within: Kept | None = None) -> Kept:
-        """Choose the entries to keep, a mask (R, D) with ``round(density * groups)`` groups, at least one.
+    def keep(self, evidence: Knowledge, density: float, within: Mask | None = None) -> Mask:
+        """Choose the entries to keep, a mask of (R, D) with ``round(density * groups)`` groups, at least one.
+
+        Under any allocation but global the scores of all groups are looked at together.
 
         Args:
             evidence: the table and what is known about it.
             density: share of the table's groups to keep.
             within: only groups of this mask may be kept (a pruned group does not come back).
         """
-        scores = self._scores(evidence, within)
-        return self._best(evidence, scores, self.budget(density, scores.size))
+        groups = self._n_groups(evidence)
+        if not isinstance(self.allocation, Global):
+            return self._best(evidence, self._weighed(evidence, within), self.budget(density, groups))
 
-    def exchange(self, evidence: Evidence, share: float, kept: Kept) -> Kept:
+        def score(part: Evidence, first: int) -> Array:
+            return self._scores(part, first, within)
+
+        places = evidence.best(score, self.budget(density, groups), groups)
+        return Mask.from_places(places, evidence.shape, self.granularity.group_shape(evidence.shape))
+
+    def exchange(self, evidence: Knowledge, share: float, kept: Mask) -> Mask:
         """Drop the lowest ``share`` of the kept groups and grow as many where the gradient is largest.
 
         What was dropped does not come back at once; as many groups are kept as before.
         """
-        shape = _shape(evidence)
-        scores = self._scores(evidence, kept)
-        alive = np.isfinite(scores)
-        swapped = min(round(share * int(alive.sum())), int((~alive).sum()))
-        dropped = best(np.where(alive, -scores, -np.inf).ravel(), swapped)
-        pull = np.where(alive, -np.inf, self.granularity.reduce(np.square(evidence.gradients())))
-        grown = best(pull.ravel(), swapped)
-        alive.ravel()[dropped] = False
-        alive.ravel()[grown] = True
-        return self.granularity.expand(alive, shape)
+        groups = self._n_groups(evidence)
+        alive = int(kept.row_counts[:: kept.block[0]].sum()) // kept.block[1]
+        swapped = min(round(share * alive), groups - alive)
+        weighed = self._weighed(evidence, kept) if isinstance(self.allocation, Sensitivity) else None
 
-    def shrink(self, evidence: Evidence, kept: Kept) -> Array:
+        def weakest(part: Evidence, first: int) -> Array:
+            scores = self._scores(part, first, kept) if weighed is None else weighed
+            return np.where(np.isfinite(scores), -scores, -np.inf)
+
+        def pulled(part: Evidence, first: int) -> Array:
+            pull = self.granularity.reduce(np.square(part.gradients()))
+            pull[self._tiles(kept, first, len(pull))] = -np.inf
+            return pull
+
+        dropped = (evidence if weighed is None else evidence.whole()).best(weakest, swapped, groups)
+        return kept.flipped(dropped).flipped(evidence.best(pulled, swapped, groups))
+
+    def shrink(self, evidence: Evidence, kept: Mask) -> Array:
         """Pull what is kept towards zero by the largest magnitude that was not: ``v max(0, 1 - t / ||group||)``."""
         norms = np.sqrt(self.granularity.reduce(np.square(evidence.values)))
-        gone = ~(self.granularity.reduce(kept.astype(np.float64)) > 0)
+        gone = ~self._tiles(kept, 0, len(norms))
         threshold = norms[gone].max(initial=0.0)
         factor = np.maximum(0.0, 1.0 - threshold / np.maximum(norms, 1e-30))
-        r, c = self.granularity.group_shape(_shape(evidence))
+        r, c = self.granularity.group_shape(evidence.shape)
         spread = np.repeat(np.repeat(factor, r, axis=0), c, axis=1)
-        shrunk: Array = np.where(kept, evidence.values * spread, 0).astype(evidence.values.dtype)
+        shrunk: Array = np.where(kept.to_dense(), evidence.values * spread, 0).astype(evidence.values.dtype)
         return shrunk
 
     @staticmethod
@@ -103,7 +119,7 @@ class Recipe(Piece):
         """How many of so many groups a density keeps."""
         return max(1, round(density * groups))
 
-    def affordable(self, evidence: Evidence, size_of: Callable[[Kept], int], within: Kept | None = None) -> float:
+    def affordable(self, evidence: Knowledge, size_of: Callable[[Mask], int], within: Mask | None = None) -> float:
         """The largest density whose packed table takes at most ``bytes``.
 
         Args:
@@ -116,7 +132,7 @@ class Recipe(Piece):
         """
         if self.bytes is None:
             raise ConfigError("The recipe's budget is a density, not bytes.")
-        scores, budget = self._scores(evidence, within), self.bytes
+        scores, budget = self._weighed(evidence, within), self.bytes
         groups = scores.size
         bought = bisect_left(
             range(1, groups + 1), True, key=lambda n: size_of(self._best(evidence, scores, n)) > budget
@@ -129,28 +145,39 @@ class Recipe(Piece):
             )
         return bought / groups
 
-    def _scores(self, evidence: Evidence, within: Kept | None) -> Array:
+    def _scores(self, evidence: Evidence, first: int, within: Mask | None) -> Array:
+        """The groups' scores in a part of the table that begins with row ``first``."""
         scores: Array = self.granularity.reduce(self.criterion.scores(evidence))
         if within is not None:
-            scores[self.granularity.reduce(within.astype(np.float64)) == 0] = -np.inf
-        r, c = self.granularity.group_shape(_shape(evidence))
+            scores[~self._tiles(within, first, len(scores))] = -np.inf
+        return scores
+
+    def _weighed(self, evidence: Knowledge, within: Mask | None) -> Array:
+        """The whole table's scores as the allocation goes by them."""
+        whole = evidence.whole()
+        r, c = self.granularity.group_shape(whole.shape)
 
         def loss(rows: npt.NDArray[np.int64], kept: Kept) -> float:
             spread = np.repeat(np.repeat(kept, r, axis=0), c, axis=1)
-            return evidence.loss((rows[:, None] * r + np.arange(r)).ravel(), spread)
+            return whole.loss((rows[:, None] * r + np.arange(r)).ravel(), spread)
 
-        return self.allocation.weigh(scores, self._group_counts(evidence), loss)
+        return self.allocation.weigh(self._scores(whole, 0, within), self._group_counts(whole), loss)
 
-    def _best(self, evidence: Evidence, scores: Array, groups: int) -> Kept:
+    def _best(self, evidence: Knowledge, scores: Array, groups: int) -> Mask:
         kept = self.allocation.keep(scores, groups, self._group_counts(evidence))
-        return self.granularity.expand(kept, _shape(evidence))
+        return Mask.from_tiles(kept, evidence.shape, self.granularity.group_shape(evidence.shape))
 
-    def _group_counts(self, evidence: Evidence) -> Array:
-        rows = self.granularity.group_shape(_shape(evidence))[0]
+    @staticmethod
+    def _tiles(mask: Mask, first: int, n: int) -> Kept:
+        """``n`` rows of the mask's groups, from the table's row ``first``."""
+        start = first // mask.block[0]
+        return mask.tiles(start, start + n)
+
+    def _n_groups(self, evidence: Knowledge) -> int:
+        (rows, dim), (r, c) = evidence.shape, self.granularity.group_shape(evidence.shape)
+        return rows // r * (dim // c)
+
+    def _group_counts(self, evidence: Knowledge) -> Array:
+        rows = self.granularity.group_shape(evidence.shape)[0]
         counts: Array = np.asarray(evidence.counts, dtype=np.float64).reshape(-1, rows).sum(axis=1)
         return counts
-
-
-def _shape(evidence: Evidence) -> tuple[int, int]:
-    rows, dim = evidence.values.shape
-    return int(rows), int(dim)

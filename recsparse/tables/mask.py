@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from recsparse.errors import DataError
 from recsparse.kernels import bits as kernels
 from recsparse.kernels import refine
-from recsparse.tables.bits import BitRank, Bytes, bit_buffer, from_bools, frozen, to_bools
+from recsparse.tables.bits import BitRank, Bytes, bit_buffer, copy_bits, from_bools, frozen, to_bools
 
 Counts = npt.NDArray[np.int64]
 CHUNK = 1 << 22
@@ -100,6 +100,13 @@ class Mask:
         refine.set_pattern(pattern.indptr, pattern.indices, dim, bits)
         return cls((pattern.shape[0], dim), (1, 1), frozen(bits))
 
+    @classmethod
+    def from_places(cls, places: npt.NDArray[np.integer], shape: tuple[int, int], block: tuple[int, int]) -> Self:
+        """From the numbers of the kept tiles, row after row, each once."""
+        bits = bit_buffer(-(-shape[0] // block[0]) * (shape[1] // block[1]))
+        kernels.flip(bits, places)
+        return cls(shape, block, frozen(bits))
+
     @property
     def granularity(self) -> str:
         """element, block or row."""
@@ -158,11 +165,20 @@ class Mask:
     def dense_rows(self, start: int, stop: int) -> npt.NDArray[np.bool_]:
         """Rows ``start`` to ``stop`` as booleans, (stop - start, D)."""
         r, c = self.block
-        width = self.tiles_per_row
         first, last = start // r, -(-stop // r)
-        grid = to_bools(self.bits, first * width, last * width).reshape(-1, width)
-        tiles = np.repeat(np.repeat(grid, r, axis=0), c, axis=1)
+        tiles = np.repeat(np.repeat(self.tiles(first, last), r, axis=0), c, axis=1)
         return tiles[start - first * r : stop - first * r]
+
+    def tiles(self, start: int, stop: int) -> npt.NDArray[np.bool_]:
+        """Rows ``start`` to ``stop`` of tiles as booleans, (stop - start, D / c)."""
+        width = self.tiles_per_row
+        return to_bools(self.bits, start * width, stop * width).reshape(-1, width)
+
+    def flipped(self, places: npt.NDArray[np.integer]) -> "Mask":
+        """The mask with these tiles, each numbered once, kept where they were not and dropped where they were."""
+        bits = self.bits.copy()
+        kernels.flip(bits, places)
+        return Mask(self.shape, self.block, frozen(bits))
 
     def to_dense(self) -> npt.NDArray[np.bool_]:
         """All rows as booleans, (R, D)."""
@@ -194,11 +210,13 @@ class Mask:
 
     def select_rows(self, start: int, stop: int) -> "Mask":
         """Rows ``start`` to ``stop``; blocks of several rows become elements unless ``start`` is on their edge."""
+        if (start, stop) == (0, self.shape[0]):
+            return self
         if start % self.block[0]:
             return self.to_elements().select_rows(start, stop)
-        width = self.tiles_per_row
-        tiles = to_bools(self.bits, start // self.block[0] * width, -(-stop // self.block[0]) * width)
-        return Mask((stop - start, self.shape[1]), self.block, frozen(from_bools(tiles)))
+        shape, first = (stop - start, self.shape[1]), start // self.block[0]
+        tiles = (-(-stop // self.block[0]) - first) * self.tiles_per_row
+        return Mask(shape, self.block, copy_bits(self.bits, first * self.tiles_per_row, tiles))
 
     def __or__(self, other: "Mask") -> "Mask":
         """Entries kept by either."""

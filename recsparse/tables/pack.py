@@ -26,7 +26,8 @@ def pack(
     """Store a table's kept entries in as few bytes as its layout and value type allow.
 
     Args:
-        values: (R, D) floats: NumPy, torch, or a SciPy sparse matrix, whose stored entries are the kept ones.
+        values: (R, D) floats: NumPy, torch, or a SciPy sparse matrix, whose stored entries are the kept ones. Or (N,),
+            the numbers of a :class:`Mask`'s N entries, row after row.
         mask: which entries are kept; by default those that are not zero. Booleans (R, D) do as well.
         layout: one of :data:`LAYOUTS`, or "auto" for the smallest (:func:`~recsparse.tables.choose_layout`).
         value_type: fp32, fp16, bf16, int8, int6, int5, int4, int3 or int2.
@@ -116,6 +117,8 @@ def _kept(values: Any, mask: Any) -> tuple[Mask, Floats]:
             return Mask.from_csr(matrix), matrix.data
         values = matrix.toarray()
     dense = np.asarray(values)
+    if isinstance(mask, Mask) and dense.shape == (mask.kept,) and dense.dtype.kind == "f":
+        return mask, to_float32(dense)
     if dense.ndim != 2 or dense.dtype.kind not in "fiu":
         raise DataError(f"The values are a {dense.ndim}-D array of {dense.dtype}; a table is 2-D and of floats.")
     dense = to_float32(dense)

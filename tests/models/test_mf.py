@@ -20,7 +20,9 @@ from recsparse.kernels.packed_sgd import step_packed_groups
 from recsparse.models import MF
 from recsparse.models.bpr import bpr_gradient
 from recsparse.models.lightgcn import propagate
-from recsparse.models.sgd_state import LOSSES, OPTIMISERS, Sampler, confine, new_side, run_epoch, whole
+from recsparse.models.sgd_state import LOSSES, OPTIMISERS, Sampler, run_epoch
+from recsparse.models.side import Drawn, confine, whole
+from recsparse.tables import Mask
 from tests.models.contract import ModelContract
 from tests.models.known import checkerboard, checkerboard_matrix
 from tests.models.test_ials_training import StopError
@@ -209,7 +211,7 @@ def test_strips_take_the_steps_of_a_row_by_row_loop(dim: int) -> None:
     results = []
     for by_row in (False, True):  # a prior of zeros changes nothing, and is not for strips
         rng = np.random.default_rng(dim)
-        users, items = (new_side(n, dim, 0, 0.5, rng) for n in (3, 60))
+        users, items = (Drawn((n, dim), 0.5, rng).side(0) for n in (3, 60))
         rows = rng.integers(0, 60, 64)  # some more than once
         if by_row:
             items = items._replace(prior=np.zeros_like(items.values))
@@ -249,13 +251,14 @@ def test_packed_tables_take_the_steps_of_whole_ones_where_they_live(
                                 np.float32(0.5))  # fmt: skip
     sides, supports = [], []
     for rows, is_packed in zip(blocks().shape, packed, strict=True):
-        side = new_side(rows, 24, settings.optimiser, 0.3, rng)
+        side = Drawn((rows, 24), 0.3, rng).side(settings.optimiser)
         prior = rng.standard_normal((rows, 24)).astype(np.float32)
         kept = rng.random((rows, 24)) < (0.3 if is_packed else 2)
         kept[3] = not is_packed
         sides.append(side._replace(prior=prior))
         supports.append(kept)
-    packs = [confine(side._replace(steps=side.steps.copy()), side.values, kept if is_packed else None)
+    packs = [confine(side._replace(values=side.values.copy(), first=side.first.copy(), second=side.second.copy(),
+                                   steps=side.steps.copy()), Mask.from_dense(kept) if is_packed else None)
              for side, kept, is_packed in zip(sides, supports, packed, strict=True)]  # fmt: skip
     for side, kept in zip(sides, supports, strict=True):
         side.values[:] *= kept
@@ -264,7 +267,7 @@ def test_packed_tables_take_the_steps_of_whole_ones_where_they_live(
         user, rows = rng.integers(0, 200, 1), rng.permutation(60)[:9]
         for users, items in (packs, sides):
             is_packed = users.dim or items.dim
-            scratch = [np.zeros(n, dtype=np.float32) for n in ((9, 24, 24, 40) if is_packed else (9, 24, 24))]
+            scratch = [np.zeros(n, dtype=np.float32) for n in ((9, 40, 40, 40, 40) if is_packed else (9, 24, 24))]
             step = step_packed_groups if is_packed else kernels.step_groups
             step(0, 1, user, rows, ends, users, items, settings, log_share, *scratch)
         for side, kept in zip(sides, supports, strict=True):
@@ -282,7 +285,10 @@ def test_the_gradient_that_grows_entries_is_the_losses(table: int) -> None:
     rng = np.random.default_rng(0)
     X = blocks(20, 30)
     tables = [rng.standard_normal((n, 5)).astype(np.float32) for n in X.shape]
-    got = bpr_gradient(X, *tables, table, 3, 2)
+    empty = np.zeros((0, 5), dtype=np.float32)
+    sides = [kernels.Side(values, empty, empty, np.zeros(0, dtype=np.int64)) for values in tables]
+    n = X.shape[table]
+    got = np.concatenate([bpr_gradient(X, *sides, table, 3, 2, *rows) for rows in ((0, 7), (7, 8), (8, n))])
     drawn = np.uint64(np.random.default_rng([3, 2, 1]).integers(0, 2**63))
     with np.errstate(over="ignore"):
         others = [below.py_func(mix.py_func(drawn + np.uint64(entry)), 30) for entry in range(X.nnz)]
@@ -364,7 +370,7 @@ def test_a_dynamic_recipe_holds_its_budget_from_the_first_step_in_values_and_sta
         for side in (users, items):
             assert side.values.size == round(0.1 * (len(side.ptr) - 1) * 20)
             assert side.first.size == (0 if optimiser == "sgd" else side.values.size)
-        held.append(sum(array.nbytes for side in (users, items) for array in side[:7]))
+        held.append(sum(array.nbytes for side in (users, items) for array in side[:8]))
         return run_epoch(sampler, number, users, items, *rest)
 
     monkeypatch.setattr("recsparse.models.mf.run_epoch", count)

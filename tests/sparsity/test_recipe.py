@@ -18,7 +18,9 @@ from recsparse.sparsity import (
     Sensitivity,
     Uniform,
 )
-from recsparse.sparsity.allocation import LEVELS, best
+from recsparse.sparsity.allocation import LEVELS
+from recsparse.sparsity.best import best
+from recsparse.tables import Mask
 
 
 def evidence(values: np.ndarray) -> Evidence:
@@ -59,28 +61,31 @@ def test_a_recipe_keeps_exactly_its_budget_in_whole_groups(
 ) -> None:
     recipe = Recipe(density=density, granularity=granularity, criterion=criterion, allocation=allocation)
     values = np.random.default_rng(rows * columns).standard_normal((rows, columns))
-    kept = recipe.keep(evidence(values), density)
+    kept = recipe.keep(evidence(values), density).to_dense()
     r, c = recipe.granularity.group_shape(values.shape)
     blocks = kept.reshape(rows // r, r, columns // c, c)
     assert (blocks.all(axis=(1, 3)) == blocks.any(axis=(1, 3))).all()
     assert kept.sum() == max(1, round(density * (rows // r) * (columns // c))) * r * c
-    smaller = recipe.keep(evidence(values), density / 2, kept)
+    smaller = recipe.keep(evidence(values), density / 2, Mask.from_dense(kept, (r, c))).to_dense()
     assert not (smaller & ~kept).any()
 
 
 def test_global_magnitude_keeps_the_largest() -> None:
     values = np.array([[3.0, -4.0, 0.1], [0.2, 0.3, -5.0]])
-    assert Recipe(density=0.5).keep(evidence(values), 0.5).tolist() == [[True, True, False], [False, False, True]]
+    assert Recipe(density=0.5).keep(evidence(values), 0.5).to_dense().tolist() == [
+        [True, True, False],
+        [False, False, True],
+    ]
 
 
 def test_blocks_are_ranked_by_their_sum_of_squares() -> None:
     values = np.array([[3.0, 0.0, 2.5, 2.5]])
-    kept = Recipe(density=0.5, granularity=Block(columns=2)).keep(evidence(values), 0.5)
+    kept = Recipe(density=0.5, granularity=Block(columns=2)).keep(evidence(values), 0.5).to_dense()
     assert kept.tolist() == [[False, False, True, True]]
 
 
 def test_frequent_rows_stay() -> None:
-    kept = Recipe(density=0.5, granularity="row", criterion="frequency").keep(evidence(np.ones((4, 2))), 0.5)
+    kept = Recipe(density=0.5, granularity="row", criterion="frequency").keep(evidence(np.ones((4, 2))), 0.5).to_dense()
     assert kept[:, 0].tolist() == [False, False, True, True]
 
 
@@ -124,14 +129,24 @@ def test_restarts_open_the_table_again() -> None:
 def test_best_rows_drop_whole_rows_first() -> None:
     values = np.array([[9.0, 1.0], [5.0, 5.0], [0.1, 0.2], [0.3, 0.1]])
     recipe = Recipe(density=0.25, allocation={"kind": "best-rows", "share": 0.5})
-    assert recipe.keep(evidence(values), 0.5).tolist() == [[True, True], [True, True], [False] * 2, [False] * 2]
-    assert recipe.keep(evidence(values), 0.25).tolist() == [[True, False], [True, False], [False] * 2, [False] * 2]
+    assert recipe.keep(evidence(values), 0.5).to_dense().tolist() == [
+        [True, True],
+        [True, True],
+        [False] * 2,
+        [False] * 2,
+    ]
+    assert recipe.keep(evidence(values), 0.25).to_dense().tolist() == [
+        [True, False],
+        [True, False],
+        [False] * 2,
+        [False] * 2,
+    ]
 
 
 def test_popular_groups_get_more() -> None:
     values = np.random.default_rng(3).standard_normal((40, 8))
     allocation = {"kind": "popularity-groups", "groups": 4, "power": 1.0}
-    kept = Recipe(density=0.2, allocation=allocation).keep(evidence(values), 0.2)
+    kept = Recipe(density=0.2, allocation=allocation).keep(evidence(values), 0.2).to_dense()
     by_group = kept.reshape(4, -1).sum(axis=1)
     assert (np.diff(by_group) > 0).all()
     assert by_group.sum() == 64
@@ -142,11 +157,11 @@ def test_what_the_loss_needs_stays_whatever_its_size() -> None:
     worth = np.repeat([0.0, 1.0], 20)
     known = replace(evidence(values), loss=lambda rows, kept: float(worth[rows] @ (~kept).sum(axis=1)))
     recipe = Recipe(density=0.25, allocation={"kind": "sensitivity", "groups": 2})
-    kept = recipe.keep(known, 0.25)
+    kept = recipe.keep(known, 0.25).to_dense()
     assert kept[:20].sum() == 0
     assert kept[20:].sum() == 80
     assert np.abs(values[20:][kept[20:]]).min() > np.abs(values[20:][~kept[20:]]).max()
-    assert Recipe(density=0.25).keep(known, 0.25)[:20].sum() == 80
+    assert Recipe(density=0.25).keep(known, 0.25).to_dense()[:20].sum() == 80
 
 
 @given(
@@ -178,7 +193,7 @@ def test_exchange_keeps_the_budget_and_follows_the_gradient() -> None:
     values = np.array([[4.0, 3.0, 0.0, 0.0], [2.0, 1.0, 0.0, 0.0]])
     gradients = np.array([[0.0, 0.0, 9.0, 1.0], [0.0, 0.0, 2.0, 3.0]])
     known = Evidence(values, np.ones(2), lambda: gradients, lambda: gradients)
-    kept = Recipe(density=0.5).exchange(known, 0.25, values != 0)
+    kept = Recipe(density=0.5).exchange(known, 0.25, Mask.from_dense(values != 0)).to_dense()
     assert kept.tolist() == [[True, True, True, False], [True, False, False, False]]
 
 
@@ -187,10 +202,10 @@ def test_dynamic_holds_its_budget_at_every_step() -> None:
     rng = np.random.default_rng(0)
     masks = []
     for epoch in range(10):
-        values = rng.standard_normal((20, 8)) * (1 if pruner.kept is None else pruner.kept)
+        values = rng.standard_normal((20, 8)) * (1 if pruner.kept is None else pruner.kept.to_dense())
         pruner.step(evidence(values), (epoch + 1) / 10)
-        assert pruner.kept.sum() == 40
-        masks.append(pruner.kept.copy())
+        assert pruner.kept.kept == 40
+        masks.append(pruner.kept.to_dense())
     assert (masks[0] != masks[5]).any()
     assert (masks[-1] == masks[-2]).all()
 
@@ -200,26 +215,26 @@ def test_tickets_rewind_to_the_stored_values() -> None:
     early = None
     for epoch in range(12):
         values = np.random.default_rng(epoch).standard_normal((10, 8)) + epoch
-        answer = pruner.step(evidence(values), (epoch + 1) / 12)
+        decided = pruner.step(evidence(values), (epoch + 1) / 12)
         if epoch == 1:
             early = values
         if epoch in (3, 7):
-            assert pruner.fixed
-            np.testing.assert_array_equal(answer, early * pruner.kept)
-            assert pruner.kept.sum() == (40 if epoch == 3 else 20)
+            np.testing.assert_array_equal(pruner.values, early * pruner.kept.to_dense())
+            assert pruner.kept.kept == (40 if epoch == 3 else 20)
         else:
-            assert answer is None
+            assert not decided
 
 
 def test_soft_threshold_shrinks_by_what_goes_and_then_stays() -> None:
     pruner = Pruner(Recipe(density=0.25, schedule={"kind": "soft-threshold", "start": 0.0, "end": 0.5}))
     values = np.array([[4.0, -3.0, 2.0, 1.0]])
-    shrunk = pruner.step(evidence(values), 0.25)
-    np.testing.assert_allclose(shrunk, [[2.0, -1.0, 0.0, 0.0]])
+    pruner.step(evidence(values), 0.25)
+    np.testing.assert_allclose(pruner.values, [[2.0, -1.0, 0.0, 0.0]])
     assert pruner.support is None
-    np.testing.assert_allclose(pruner.step(evidence(values), 0.5), [[1.0, 0.0, 0.0, 0.0]])
-    assert pruner.step(evidence(values), 0.75) is None
-    assert pruner.support.tolist() == [[True, False, False, False]]
+    pruner.step(evidence(values), 0.5)
+    np.testing.assert_allclose(pruner.values, [[1.0, 0.0, 0.0, 0.0]])
+    assert not pruner.step(evidence(values), 0.75)
+    assert pruner.support.to_dense().tolist() == [[True, False, False, False]]
 
 
 def test_a_group_lasso_shrinks_rows() -> None:
