@@ -24,7 +24,7 @@ FEW = 1 / 8
 """The density up to which column numbers are held, and a bitmap above: where looking columns up takes as long as going
 over all of them."""
 
-_LEAST, _PIECES = 1 << 13, 64
+_LEAST, _PIECES = 1 << 14, 32
 
 
 class Drawn:
@@ -83,7 +83,7 @@ class Drawn:
 
 
 def piece_rows(shape: tuple[int, int], multiple: int = 1) -> int:
-    """The rows of a table that are looked at together: a 64th of it, or 8,192 entries if that is more."""
+    """The rows of a table that are looked at together: a 32nd of it, or 16,384 entries if that is more."""
     entries = max(_LEAST, shape[0] * shape[1] // _PIECES)
     return max(1, entries // shape[1] // multiple) * multiple
 

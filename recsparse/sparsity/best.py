@@ -7,6 +7,9 @@ import numpy.typing as npt
 
 Scores = npt.NDArray[np.floating[Any]]
 
+_AT_ONCE = 1 << 12
+"""Scores turned into keys together."""
+
 
 def best(scores: Scores, budget: int) -> npt.NDArray[np.int64]:
     """Positions of the ``budget`` highest scores above -inf; ties go to the lower position. O(n)."""
@@ -40,11 +43,12 @@ class Leaders:
 
     def add(self, scores: Scores, first: int) -> None:
         """Look at scores whose places are ``first`` and so on; those of -inf do not count."""
-        if not self._budget:
-            return
+        for start in range(0, len(scores) if self._budget else 0, _AT_ONCE):
+            self._add(scores[start : start + _AT_ONCE], first + start)
+
+    def _add(self, scores: Scores, first: int) -> None:
         bits = (scores.astype(np.float32) + np.float32(0)).view(np.uint32)  # -0 is no less than 0
-        ordered = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
-        keys = ordered.astype(np.uint64) << np.uint64(32)
+        keys = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31)).astype(np.uint64) << np.uint64(32)
         keys |= np.arange(first, first + len(scores), dtype=np.uint32) ^ np.uint32(0xFFFFFFFF)
         keys = keys[scores > -np.inf]
         while len(keys):
