@@ -1,6 +1,8 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from recsparse.models import MF
 from recsparse.models.bpr import bpr_gradient
 from recsparse.models.lightgcn import propagate
 from recsparse.models.sgd_state import LOSSES, OPTIMISERS, Sampler, run_epoch
-from recsparse.models.side import Drawn, confine, whole
+from recsparse.models.side import FEW, Drawn, confine, living, whole
 from recsparse.tables import Mask
 from tests.models.contract import ModelContract
 from tests.models.known import checkerboard, checkerboard_matrix
@@ -243,8 +245,9 @@ def test_a_user_who_has_nearly_everything_loses_the_samples_that_found_no_negati
 @pytest.mark.parametrize("loss", ["bpr", "softmax", "squared"])
 @pytest.mark.parametrize("optimiser", ["sgd", "adagrad", "adam"])
 @pytest.mark.parametrize("packed", [(True, True), (True, False), (False, True)])
+@pytest.mark.parametrize("density", [0.08, 0.3])
 def test_packed_tables_take_the_steps_of_whole_ones_where_they_live(
-    loss: str, optimiser: str, packed: tuple[bool, bool]
+    loss: str, optimiser: str, packed: tuple[bool, bool], density: float
 ) -> None:
     rng = np.random.default_rng(0)
     settings = kernels.Settings(LOSSES[loss], OPTIMISERS[optimiser], np.float32(0.05), np.float32(0.1), 2,
@@ -253,7 +256,7 @@ def test_packed_tables_take_the_steps_of_whole_ones_where_they_live(
     for rows, is_packed in zip(blocks().shape, packed, strict=True):
         side = Drawn((rows, 24), 0.3, rng).side(settings.optimiser)
         prior = rng.standard_normal((rows, 24)).astype(np.float32)
-        kept = rng.random((rows, 24)) < (0.3 if is_packed else 2)
+        kept = rng.random((rows, 24)) < (density if is_packed else 2)
         kept[3] = not is_packed
         sides.append(side._replace(prior=prior))
         supports.append(kept)
@@ -262,6 +265,7 @@ def test_packed_tables_take_the_steps_of_whole_ones_where_they_live(
              for side, kept, is_packed in zip(sides, supports, packed, strict=True)]  # fmt: skip
     for side, kept in zip(sides, supports, strict=True):
         side.values[:] *= kept
+    assert all(bool(len(pack.bits)) == (density > FEW) for pack in packs if pack.dim)
     ends, log_share = np.array([9]), np.zeros(60, dtype=np.float32)
     for _ in range(40):
         user, rows = rng.integers(0, 200, 1), rng.permutation(60)[:9]
@@ -281,12 +285,14 @@ def test_packed_tables_take_the_steps_of_whole_ones_where_they_live(
 
 
 @pytest.mark.parametrize("table", [0, 1])
-def test_the_gradient_that_grows_entries_is_the_losses(table: int) -> None:
+@pytest.mark.parametrize("density", [0.1, 0.4, 1.0])
+def test_the_gradient_that_grows_entries_is_the_losses(table: int, density: float) -> None:
     rng = np.random.default_rng(0)
     X = blocks(20, 30)
-    tables = [rng.standard_normal((n, 5)).astype(np.float32) for n in X.shape]
-    empty = np.zeros((0, 5), dtype=np.float32)
-    sides = [kernels.Side(values, empty, empty, np.zeros(0, dtype=np.int64)) for values in tables]
+    sides = [Drawn((n, 37), 1.0, rng).side(kernels.SGD) for n in X.shape]
+    if density < 1:
+        sides = [confine(side, Mask.from_dense(rng.random(side.values.shape) < density)) for side in sides]
+    tables = [whole(side) for side in sides]
     n = X.shape[table]
     got = np.concatenate([bpr_gradient(X, *sides, table, 3, 2, *rows) for rows in ((0, 7), (7, 8), (8, n))])
     drawn = np.uint64(np.random.default_rng([3, 2, 1]).integers(0, 2**63))
@@ -297,6 +303,82 @@ def test_the_gradient_that_grows_entries_is_the_losses(table: int) -> None:
     gaps = (of[0][users] * (of[1][items] - of[1][others])).sum(1)
     torch.nn.functional.softplus(-gaps).sum().backward()
     np.testing.assert_allclose(got, of[table].grad, atol=1e-4)
+
+
+def test_numbers_drawn_by_pieces_are_those_of_one_call() -> None:
+    shape, rng, again = (3000, 24), np.random.default_rng(3), np.random.default_rng(3)
+    drawn = Drawn(shape, 0.5, rng)
+    numbers = (0.5 * again.standard_normal(shape, dtype=np.float32)).astype(np.float32)
+    assert rng.random() == again.random()
+    for start, stop in ((0, 3000), (0, 1), (600, 2999), (2999, 3000)):
+        np.testing.assert_array_equal(drawn.rows(start, stop), numbers[start:stop])
+    kept = Mask.from_dense(np.random.default_rng(0).random(shape) < 0.1)
+    np.testing.assert_array_equal(whole(drawn.side(kernels.SGD, kept)), numbers * kept.to_dense())
+
+
+@pytest.mark.parametrize("densities", [(0.3, 0.3), (0.3, 0.05), (0.05, 0.3), (0.05, 0.05)])
+def test_entries_that_stay_keep_their_values_and_state_and_new_ones_have_none(densities: tuple[float, float]) -> None:
+    rng = np.random.default_rng(0)
+    before, after = (Mask.from_dense(rng.permutation(40 * 21).reshape(40, 21) < n * 840) for n in densities)
+    side = Drawn((40, 21), 1.0, rng).side(kernels.ADAM, before)
+    side.first[:], side.second[:] = rng.random(side.first.shape), rng.random(side.second.shape)
+    held = [whole(side, table).copy() for table in side[:3]]
+    values = side.values
+    moved = confine(side, after)
+    for table, old in zip(moved[:3], held, strict=True):
+        np.testing.assert_array_equal(whole(moved, table), old * after.to_dense())
+        assert table.size == after.kept
+    assert living(moved) == after
+    assert (moved.values is values) == (before.kept == after.kept)
+
+
+LEAN = """
+import tracemalloc
+import numpy as np
+import scipy.sparse as sp
+from recsparse.models import MF, mf
+from recsparse.models.sgd_state import Sampler, run_epoch
+
+peaks, of = [], Sampler.of.__func__
+
+def note():
+    peaks.append(tracemalloc.get_traced_memory()[1] - base)
+    tracemalloc.reset_peak()
+
+def sampler(cls, *arguments):  # what belongs to interactions
+    global base
+    made = of(cls, *arguments)
+    made._groups
+    base = tracemalloc.get_traced_memory()[0]
+    tracemalloc.reset_peak()
+    return made
+
+def epoch(*arguments):  # in it, the order of samples
+    note()
+    run_epoch(*arguments)
+    tracemalloc.reset_peak()
+
+def align(self):
+    note()
+    return np.eye(128, dtype=np.float32)
+
+recipe = {{"density": 0.1, "schedule": "dynamic"}}
+X = sp.csr_array(sp.random_array((6000, 3700), density=0.002, rng=np.random.default_rng(0), dtype=np.float32))
+model = MF(128, optimiser="{optimiser}", epochs=8, recipe=recipe, user_recipe=recipe, n_jobs=1)
+model.fit(X[:9])  # compiles
+Sampler.of, mf.run_epoch, MF._align = classmethod(sampler), epoch, align
+tracemalloc.start()
+model.fit(X)
+print(len(peaks), max(peaks) / (4 * 128 * sum(X.shape)))
+"""
+
+
+@pytest.mark.parametrize(("optimiser", "tables"), [("adagrad", 2), ("adam", 3)])
+def test_a_dynamic_recipe_never_takes_a_quarter_of_the_dense_tables_and_state(optimiser: str, tables: int) -> None:
+    command = [sys.executable, "-c", LEAN.format(optimiser=optimiser)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert int(printed[0]) == 9
+    assert float(printed[1]) <= 0.25 * tables
 
 
 def test_each_table_has_a_recipe_and_a_budget_of_its_own() -> None:
@@ -449,12 +531,15 @@ def test_folding_in_a_training_user_comes_close_to_the_learned_vector() -> None:
     np.testing.assert_allclose(model.fold_in(history)[0], model.fold_in(train)[5], rtol=1e-4, atol=1e-5)
 
 
-def test_divergence_names_the_epoch_and_keeps_the_last_good_state() -> None:
-    model = MF(dim=16, loss="squared", learning_rate=50.0, epochs=50, n_jobs=1)
+@pytest.mark.parametrize("recipe", [None, {"density": 0.2, "schedule": "dynamic"}])
+def test_divergence_names_the_epoch_and_keeps_the_last_good_state(recipe: dict[str, Any] | None) -> None:
+    model = MF(dim=16, loss="squared", learning_rate=50.0, epochs=50, recipe=recipe, user_recipe=recipe, n_jobs=1)
     with pytest.raises(DataError, match=r"diverged in epoch \d+ .*learning_rate 50"):
         model.fit(blocks())
     assert np.isfinite(model.item_table_.to_dense()).all()
     assert len(model.recommend([0], k=3)) == 3
+    if recipe is not None:
+        assert model.item_table_.row_counts().sum() == round(0.2 * 60 * 16)
 
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adagrad", "adam"])

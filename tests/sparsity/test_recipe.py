@@ -12,6 +12,7 @@ from recsparse.sparsity import (
     Evidence,
     Gradual,
     OneShot,
+    Piecewise,
     PopularityGroups,
     Pruner,
     Recipe,
@@ -19,7 +20,7 @@ from recsparse.sparsity import (
     Uniform,
 )
 from recsparse.sparsity.allocation import LEVELS
-from recsparse.sparsity.best import best
+from recsparse.sparsity.best import Leaders, best
 from recsparse.tables import Mask
 
 
@@ -101,6 +102,49 @@ def test_best_equals_a_stable_sort(scores: list[float], budget: int) -> None:
     expected = np.sort(np.argsort(-array, kind="stable")[:budget])
     expected = expected[array[expected] > -np.inf]
     assert np.sort(best(array, budget)).tolist() == expected.tolist()
+
+
+@given(
+    st.lists(st.sampled_from([0.0, -0.0, 1.0, -1.0, 2.5, -np.inf]), min_size=1, max_size=60),
+    st.integers(0, 30),
+    st.integers(1, 20),
+)
+def test_leaders_of_pieces_are_the_best_of_all(scores: list[float], budget: int, step: int) -> None:
+    array = np.array(scores, dtype=np.float32)
+    leaders = Leaders(budget)
+    for start in range(0, len(array), step):
+        leaders.add(array[start : start + step], start)
+    assert leaders.places().tolist() == np.sort(best(array, budget)).tolist()
+
+
+@given(
+    granularity=st.sampled_from(GRANULARITIES),
+    criterion=st.sampled_from(CRITERIA[:-1]),
+    allocation=st.sampled_from(["global", "uniform", "popularity-groups", "sensitivity"]),
+    rows=st.sampled_from([2, 4, 6, 40]),
+    seed=st.integers(0, 99),
+)
+def test_a_table_seen_by_pieces_is_pruned_as_the_whole(
+    granularity: object, criterion: str, allocation: str, rows: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    values, gradients = (np.round(rng.standard_normal((40, 6)), 1).astype(np.float32) for _ in range(2))
+    counts = rng.integers(0, 9, 40)
+
+    def piece(start: int, stop: int) -> Evidence:
+        own = gradients[start:stop]
+        return Evidence(
+            values[start:stop], counts[start:stop], lambda: own, lambda: own,
+            lambda rows, kept: float(np.square(values[rows][~kept]).sum()),
+        )  # fmt: skip
+
+    recipe = Recipe(density=0.3, granularity=granularity, criterion=criterion, allocation=allocation)
+    pieces, whole = Piecewise((40, 6), counts, piece, rows), piece(0, 40)
+    kept = recipe.keep(whole, 0.3)
+    assert recipe.keep(pieces, 0.3) == kept
+    exchanged = recipe.exchange(whole, 0.4, kept)
+    assert recipe.exchange(pieces, 0.4, kept) == exchanged
+    assert exchanged.kept == kept.kept
 
 
 @given(

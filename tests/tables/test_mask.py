@@ -31,6 +31,10 @@ def test_every_view_of_a_mask_agrees(mask):
     assert mask.kept == dense.sum()
     assert mask.density == pytest.approx(dense.mean() if dense.size else 0)
     np.testing.assert_array_equal(mask.columns(), np.nonzero(dense)[1])
+    tiles = mask.tiles(0, -(-mask.shape[0] // mask.block[0]))
+    places = np.flatnonzero(tiles)
+    assert Mask.from_places(places, mask.shape, mask.block) == mask
+    assert Mask.from_tiles(~tiles, mask.shape, mask.block) == mask.flipped(np.arange(tiles.size))
     half = mask.shape[0] // 2
     assert mask.select_rows(half, mask.shape[0]) == Mask.from_dense(dense[half:])
     groups = np.arange(mask.shape[0]) % 3
