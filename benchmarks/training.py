@@ -16,10 +16,14 @@ are each contender's best on validation.
 start: seconds of a new process, kernels compiled before, to import recsparse and from ``fit`` to the end of the first
 epoch on 500 x 300 (a training itself of milliseconds): the least of five.
 
-cheaper: MF on ML-1M, one thread, Adagrad, both tables under a dynamic recipe of falling density. *held* is what the two
-tables take while an epoch trains: weights, optimiser state and where they stand. *peak* is the most that is allocated
-in fit: tables begin whole, and between epochs the gradients of all entries say what lives.
-*step seconds* are those of an epoch's steps, densities taking turns, the least of five.
+cheaper: MF on ML-1M, one thread, both tables under a dynamic recipe of falling density. *held* is what the two tables
+take while an epoch trains: weights, optimiser state and where they stand. *training peak* is the most that is allocated
+at any moment from the first table to the last packed one: what is held, masks, the copy that divergence goes back to,
+all that an exchange of entries looks at, and packing; all but what belongs to interactions: X, the sampler's lists, and
+in an epoch the order of its samples. Both are over what the dense training *holds*. *fit peak* is the most that all of
+fit allocates, X left out, but with the order of samples, and with fitting the fold-in to the packed tables. *step
+seconds* are an epoch's steps', *exchange seconds* those of what a dynamic recipe does between two epochs: seconds of
+the processor, medians of five rounds in which densities take turns; over dense is the median of the rounds' ratios.
 """
 
 import json
@@ -46,7 +50,10 @@ from threadpoolctl import threadpool_limits
 from recsparse.interactions import Interactions
 from recsparse.kernels.sgd import Settings
 from recsparse.models import MF, mf
-from recsparse.models.sgd_state import Sampler, confine, new_side, run_epoch
+from recsparse.models.pruners import ITEMS, USERS, Pruners, Sides
+from recsparse.models.sgd_state import OPTIMISERS, Sampler, run_epoch
+from recsparse.models.side import Drawn
+from recsparse.sparsity import Pruner, Recipe
 
 THREADS, ROUNDS = 2, 5
 RATE, REG = 0.05, 0.01
@@ -76,7 +83,7 @@ def gowalla(folder: Path) -> sp.csr_array:
 def ours(matrix: sp.csr_array, dim: int) -> Contender:
     rng = np.random.default_rng(0)
     sampler = Sampler.of(matrix, "popularity", 0)
-    users, items = (new_side(n, dim, 0, 0.1 / np.sqrt(dim), rng) for n in matrix.shape)
+    users, items = (Drawn((n, dim), 0.1 / np.sqrt(dim), rng).side(0) for n in matrix.shape)
     settings = Settings(0, 0, np.float32(RATE), np.float32(REG), 1, np.float32(1))
     epochs = iter(range(10_000))
 
@@ -267,62 +274,100 @@ def start(folder: Path) -> dict[str, Any]:
 
 def cheaper(folder: Path) -> dict[str, Any]:
     matrix = ml_1m(folder)
-    densities = (1.0, 0.5, 0.25, 0.1, 0.05, 0.02)
     results: dict[str, Any] = {}
-    for dim in (128, 512):
-        rows = {density: _memory(matrix, dim, density) for density in densities}
-        running = {density: _steps(matrix, dim, density) for density in densities}
-        seconds = {density: min(times) for density, times in _in_turns(running).items()}
-        for density, row in rows.items():
-            row |= {"step seconds": seconds[density], "step seconds over dense": seconds[density] / seconds[1.0],
-                    "held over dense": row["held bytes"] / rows[1.0]["held bytes"]}  # fmt: skip
-            print(f"dim {dim}, density {density}: " + ", ".join(f"{k} {v:.4g}" for k, v in row.items()), flush=True)
-        results[f"dim {dim}"] = {f"{density:g}": row for density, row in rows.items()}
+    for optimiser, densities in (("adagrad", (1.0, 0.5, 0.25, 0.1, 0.05, 0.02)), ("adam", (1.0, 0.5, 0.1))):
+        for dim in (128, 512):
+            rows = {density: _memory(matrix, dim, density, optimiser) for density in densities}
+            times = _in_turns({density: _epoch(matrix, dim, density, optimiser) for density in densities})
+            dense, whole = rows[1.0]["held bytes"], times[1.0][:, 0]
+            for density, row in rows.items():
+                steps, exchange = np.median(times[density], axis=0)
+                row |= {
+                    "held over dense": row["held bytes"] / dense,
+                    "training peak over dense held": row["training peak bytes"] / dense,
+                    "step seconds": steps, "exchange seconds": exchange,
+                    "step seconds over dense": np.median(times[density][:, 0] / whole),
+                }  # fmt: skip
+                print(f"{optimiser}, {dim} columns, density {density}: "
+                      + ", ".join(f"{k} {v:.4g}" for k, v in row.items()), flush=True)  # fmt: skip
+            results[f"{optimiser}, {dim} columns"] = {f"{density:g}": row for density, row in rows.items()}
     return results
 
 
-def _memory(matrix: sp.csr_array, dim: int, density: float) -> dict[str, float]:
-    """Bytes of a training of two epochs, one exchange between them."""
-    recipe = None if density == 1 else {"density": density, "schedule": {"kind": "dynamic", "end": 1.0}}
-    held: list[int] = []
+def _memory(matrix: sp.csr_array, dim: int, density: float, optimiser: str) -> dict[str, float]:
+    """Bytes of a training of three epochs; after the first, three in ten of what lives are exchanged."""
+    recipe = None if density == 1 else {"density": density, "schedule": {"kind": "dynamic", "rate": 0.5}}
+    model = MF(dim, optimiser=optimiser, epochs=3, recipe=recipe, user_recipe=recipe, n_jobs=1)
+    model.fit(matrix[:99])  # imports and compiles
+    held, training, all_of_it = [0], [0], [0]
+    make, align = Sampler.of.__func__, MF._align
+    base = 0
 
-    def watched(sampler: Any, number: int, users: Any, items: Any, *rest: Any) -> int:
-        held.append(sum(field.nbytes for side in (users, items) for field in side if isinstance(field, np.ndarray)))
-        return run_epoch(sampler, number, users, items, *rest)
+    def note(counts: bool) -> None:
+        """Take down the peak since the last note."""
+        peak = tracemalloc.get_traced_memory()[1]
+        all_of_it.append(peak)
+        if counts:
+            training.append(peak - base)
+        tracemalloc.reset_peak()
 
-    MF(dim, optimiser="adagrad", epochs=2, recipe=recipe, user_recipe=recipe, n_jobs=1).fit(matrix[:99])  # imports
-    mf.run_epoch = watched
+    def sampler(cls: type[Sampler], *arguments: Any) -> Sampler:
+        nonlocal base
+        made: Sampler = make(cls, *arguments)
+        made._groups  # noqa: B018 (kept from the first epoch on)
+        note(False)
+        base = tracemalloc.get_traced_memory()[0]
+        return made
+
+    def epoch(sampler: Any, number: int, *sides_and_more: Any) -> int:
+        note(True)
+        held.append(sum(field.nbytes for side in sides_and_more[:2] for field in side if isinstance(field, np.ndarray)))
+        samples = run_epoch(sampler, number, *sides_and_more)
+        note(False)
+        return samples
+
+    def aligned(self: MF) -> Any:
+        note(True)
+        fitted = align(self)
+        note(False)
+        return fitted
+
+    Sampler.of, mf.run_epoch, MF._align = classmethod(sampler), epoch, aligned  # type: ignore[method-assign,assignment]
     tracemalloc.start()
-    start = time.perf_counter()
-    MF(dim, optimiser="adagrad", epochs=2, recipe=recipe, user_recipe=recipe, n_jobs=1).fit(matrix)
-    peak, seconds = tracemalloc.get_traced_memory()[1], time.perf_counter() - start
+    model.fit(matrix)
+    note(False)
     tracemalloc.stop()
-    mf.run_epoch = run_epoch
-    return {"held bytes": max(held), "peak bytes": peak, "seconds of the fit": seconds}
+    Sampler.of, mf.run_epoch, MF._align = classmethod(make), run_epoch, align  # type: ignore[method-assign,assignment]
+    return {"held bytes": max(held), "training peak bytes": max(training), "fit peak bytes": max(all_of_it)}
 
 
-def _steps(matrix: sp.csr_array, dim: int, density: float) -> Callable[[], float]:
+def _epoch(matrix: sp.csr_array, dim: int, density: float, optimiser: str) -> Callable[[], tuple[float, float]]:
     rng = np.random.default_rng(0)
     sampler = Sampler.of(matrix, "uniform", 0)
-    settings = Settings(0, 1, np.float32(RATE), np.float32(REG), 1, np.float32(1))
-    sides = [new_side(n, dim, settings.optimiser, 0.1 / np.sqrt(dim), rng) for n in matrix.shape]
-    if density < 1:
-        sides = [confine(side, side.values, rng.random(side.values.shape) < density) for side in sides]
+    settings = Settings(0, OPTIMISERS[optimiser], np.float32(RATE), np.float32(REG), 1, np.float32(1))
+    recipe = Recipe(density=density, schedule="dynamic")
+    own = {} if density == 1 else {"users": ((USERS,), Pruner(recipe)), "items": ((ITEMS,), Pruner(recipe))}
+    pruners = Pruners(own, matrix, 0)
+    users, items = (Drawn((n, dim), 0.1 / np.sqrt(dim), rng) for n in matrix.shape)
+    held: list[Sides] = [pruners.start((users, items), settings.optimiser)]
 
-    def epoch() -> float:
-        start = time.perf_counter()
-        run_epoch(sampler, 0, sides[0], sides[1], settings, 1)
-        return time.perf_counter() - start
+    def epoch() -> tuple[float, float]:
+        start = time.thread_time()
+        run_epoch(sampler, 0, *held[0], settings, 1)
+        stepped = time.thread_time()
+        held[0] = pruners.step(held[0], 1, 0.1)
+        return stepped - start, time.thread_time() - stepped
 
     return epoch
 
 
-def _in_turns(running: dict[float, Callable[[], float]]) -> dict[float, list[float]]:
-    times: dict[float, list[float]] = {label: [] for label in running}
-    for _ in range(ROUNDS):
+def _in_turns(running: dict[float, Callable[[], tuple[float, float]]]) -> dict[float, npt.NDArray[np.float64]]:
+    """Seconds of each, (rounds, 2), of its steps and of its exchange; a round before them compiles."""
+    times: dict[float, list[tuple[float, float]]] = {label: [] for label in running}
+    for _ in range(ROUNDS + 1):
         for label, epoch in running.items():
             times[label].append(epoch())
-    return times
+    return {label: np.array(each[1:]) for label, each in times.items()}
 
 
 def main() -> None:

@@ -47,8 +47,8 @@ def joined_up(shards: list[Shard], shape: tuple[int, int]) -> np.ndarray:
     return whole
 
 
-def size_of(kept: np.ndarray) -> int:
-    return choose_layout(Mask.from_dense(kept)).nbytes
+def size_of(kept: Mask) -> int:
+    return choose_layout(kept.to_elements()).nbytes
 
 
 @pytest.mark.parametrize("columns_cut", [False, True])
@@ -92,15 +92,15 @@ def test_shards_are_pruned_as_the_whole(settings: dict[str, Any], columns_cut: b
         ours.step(progress, counts)
         pulled = pull if progress else whole  # nothing has pulled at 0: v² decides, as g² and |v g| do where g is v
         evidence = Evidence(whole, counts.astype(np.float64), partial(np.copy, pulled), partial(np.copy, pulled))
-        found = theirs.step(evidence, progress)
-        whole = whole if found is None else found
+        decided = theirs.step(evidence, progress)
+        kept = np.ones((12, 8), dtype=bool) if theirs.kept is None else theirs.kept.to_dense()
+        whole = whole * kept if decided else whole
         np.testing.assert_allclose(joined_up(ours.shards, (12, 8)), whole, atol=2 * ALIVE)
-        kept = np.ones((12, 8), dtype=bool) if theirs.kept is None else theirs.kept
         if not ours.pulls:
             assert rows.present().tolist() == kept.any(axis=1).tolist()
         groups = recipe.granularity.reduce(kept.astype(float))
         assert recipe.schedule.kind != "dynamic" or np.count_nonzero(groups) == round(0.3 * groups.size)
-    assert recipe.bytes is None or recipe.bytes - 40 < size_of(kept) <= recipe.bytes
+    assert recipe.bytes is None or recipe.bytes - 40 < size_of(Mask.from_dense(kept)) <= recipe.bytes
     dead = ~kept.any(axis=1)
     for shard in ours.shards if not columns_cut else []:
         own = dead[shard.place.row : shard.place.row + shard.place.rows]
