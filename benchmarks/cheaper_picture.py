@@ -38,7 +38,7 @@ def draw(figures: dict[str, Any]) -> str:
             axes.spines[["top", "right"]].set_visible(False)
             axes.set_title(title, loc="left", fontsize=10)
         figure.suptitle("over what the dense training holds, and its time", x=0.01, ha="left", fontsize=9)
-        axes.legend(frameon=False)
+        figure.axes[0].legend(frameon=False, loc="upper left", fontsize=8)
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None, "Title": "Density against memory and time"})
     return "".join(line.rstrip() + "\n" for line in text.getvalue().splitlines())

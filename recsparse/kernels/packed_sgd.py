@@ -1,8 +1,8 @@
 """Stochastic gradient steps on packed tables: what :func:`recsparse.kernels.sgd.step_groups` does, on what lives.
 
-Where much of a table lives, a bitmap says where: going over all columns is quicker than looking each live one up. The
-rows of a group are stepped in one call, without a slice, for calls and slices count references, which takes longer
-than a short row.
+Where more than a 16th of a table lives, a bitmap says where: going over all columns is quicker than looking each live
+one up. The rows of a group are stepped in one call, without a slice, for calls and slices count references, which takes
+longer than a short row.
 """
 
 import numba as nb

@@ -20,9 +20,8 @@ from recsparse.tables.mask import Mask
 
 Floats = npt.NDArray[np.float32]
 
-FEW = 1 / 8
-"""The density up to which column numbers are held, and a bitmap above: where looking columns up takes as long as going
-over all of them."""
+FEW = 1 / 16
+"""The density up to which column numbers of 16 bits are held, for they are smaller than a bitmap, and quicker."""
 
 _LEAST, _PIECES = 1 << 14, 32
 
