@@ -119,9 +119,8 @@ class Pruners:
 
             def gradients() -> Floats:
                 both = sides()
-                return _stacked(
-                    [bpr_gradient(self.matrix, *both, part[0], self.seed, epoch, *part[1:]) for part in parts]
-                )
+                found = [bpr_gradient(self.matrix, *both, table, self.seed, epoch, *rows) for table, *rows in parts]
+                return _stacked(found)
 
             return Evidence(_stacked([look(*part) for part in parts]), counts[start:stop], gradients, curvature, loss)
 
