@@ -91,6 +91,10 @@ def config_of(name: str, tuned: dict[int, dict[str, Any]] | None) -> RunConfig:
         named = {"element": element, "best-rows": best_rows}
         widest = {key: tuned[max(tuned)][key] for key in about["tune"]}
         models = [
+            *(
+                sparse(named[recipe], {"recipe.density": [k / wide for k in few]}, dim=wide, **widest)
+                for wide, recipe, few in about.get("wide", [])
+            ),
             sparse(element, {"recipe.density": kept}),
             sparse(best_rows, {"recipe.density": kept[:-1]}),
             *(
@@ -121,10 +125,6 @@ def config_of(name: str, tuned: dict[int, dict[str, Any]] | None) -> RunConfig:
             *(
                 sparse(element | {"allocation": "sensitivity"}, {"recipe.density": [k / dim]})
                 for k in about["measured"]
-            ),
-            *(
-                sparse(named[recipe], {"recipe.density": [k / wide for k in few]}, dim=wide, **widest)
-                for wide, recipe, few in about.get("wide", [])
             ),
             {
                 "kind": "low-rank-ials", "value_types": INTEGERS,
