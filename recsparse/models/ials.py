@@ -294,15 +294,17 @@ class IALS(FactorModel):
         return self._loss().solve(self._weighted(histories), factors, shared, prior)
 
     def _prepared_folding(self) -> tuple[Factors, Dense, Dense | None]:
-        """The packed table's values as the solver takes them, what all users share, and their prior; once a table."""
-        if getattr(self, "_folding", (None,))[0] is not self.item_table_:
+        """The packed table's values as the solver takes them, what all users share, and their prior; made once."""
+        table, crowd, *found = getattr(self, "_folding", (None, 0.0))
+        if table is not self.item_table_ or crowd != self.crowd:
             values = self.item_table_.to_dense()
             factors: Factors = (
                 sp.csr_array(values) if np.count_nonzero(values) < SPARSE_ENOUGH * values.size else values
             )
             shared = self._shared_of(factors)
-            self._folding = self.item_table_, factors, shared, self._crowd_of(factors, shared) if self.crowd else None
-        return self._folding[1:]
+            found = [factors, shared, self._crowd_of(factors, shared) if self.crowd else None]
+            self._folding = self.item_table_, self.crowd, *found
+        return found[0], found[1], found[2]
 
     def _crowd_of(self, factors: Factors, shared: Dense) -> Dense:
         """``crowd`` times the vector (D,) of a user whose weights are the means of the training users'."""

@@ -410,6 +410,8 @@ def test_users_are_pulled_to_the_crowd_when_they_are_folded_in(recipe: Any, tmp_
     expected = [solved(row, 2 * crowd) for row in new.toarray()]
     np.testing.assert_allclose(model.fold_in(new), expected, atol=1e-4)
     np.testing.assert_allclose(model.fold_in(sp.csr_array((1, 90)))[0], 2 * crowd, atol=1e-4)
+    plain.fold_in(new)  # a fitted model may be asked to
+    np.testing.assert_array_equal(plain.set_params(crowd=2.0).fold_in(new), model.fold_in(new))
     model.save(tmp_path / "model")
     np.testing.assert_array_equal(Recommender.load(tmp_path / "model").fold_in(new), model.fold_in(new))
 
