@@ -3,10 +3,10 @@
     RECSPARSE_DATA=DIR python benchmarks/frontier.py ml-100k ml-1m gowalla --seeds 3
 
 Every dense row is tuned on its own, on validation users. Sparse rows take the settings of the dense table of ``dim``
-columns, wide ones those of the widest dense table, so that what they win is not won by tuning. On Gowalla, whose test
-users are those trained on, every row is then fitted to all interactions but the test's, with the settings it had (see
-:func:`by_order` for what chooses them), and all have ``degree_power`` 1/4. Trainings and evaluations are kept below
-``runs/frontier`` and not done again.
+columns, wide ones those of the dense table as wide (of 512, what ``protocols.py p2`` chose on the same validation), so
+that what they win is not won by tuning. On Gowalla, whose test users are those trained on, every row is then fitted to
+all interactions but the test's, with the settings it had (see :func:`by_order` for what chooses them), and all have
+``degree_power`` 1/4. Trainings and evaluations are kept below ``runs/frontier`` and not done again.
 Writes ``benchmarks/results/frontier-DATASET.json`` and prints the table.
 """
 
@@ -59,7 +59,8 @@ DATASETS: dict[str, dict[str, Any]] = {
         "tune": {"alpha0": [0.003, 0.01, 0.03, 0.06], "reg": [0.002, 0.003, 0.005]},
         "dense": [2, 4, 8, 16, 32, 64, 128, 256], "kept": [4, 8, 16, 32],
         "row-dims": [16, 32, 64], "row-densities": [0.1, 0.3, 0.5], "compared": [8], "measured": [],
-        "wide": [(256, "best-rows", [3, 6, 12]), (512, "best-rows", [8]), (512, "element", [28])],
+        "wide": [(256, "best-rows", [3, 6, 12]), (512, "best-rows", [12]), (512, "element", [28])],
+        "wide-settings": {512: {"alpha0": 0.04, "reg": 0.004}},
         "basis": 256, "of-basis": [8],
     },
 }  # fmt: skip
@@ -89,10 +90,10 @@ def config_of(name: str, tuned: dict[int, dict[str, Any]] | None) -> RunConfig:
         best_rows = element | {"allocation": {"kind": "best-rows", "share": 0.4}}
         tickets = {"granularity": "element", "schedule": "tickets"}
         named = {"element": element, "best-rows": best_rows}
-        widest = {key: tuned[max(tuned)][key] for key in about["tune"]}
+        settings = tuned | about.get("wide-settings", {})
         models = [
             *(
-                sparse(named[recipe], {"recipe.density": [k / wide for k in few]}, dim=wide, **widest)
+                sparse(named[recipe], {"recipe.density": [k / wide for k in few]}, dim=wide, **settings[wide])
                 for wide, recipe, few in about.get("wide", [])
             ),
             sparse(element, {"recipe.density": kept}),
