@@ -46,20 +46,21 @@ DATASETS: dict[str, dict[str, Any]] = {
         "split": {"validation": 0.15, "test": 0.3}, "headline": "ndcg@100", "dim": 64,
         "tune": {"alpha0": [1.0, 2.0, 4.0], "reg": [0.005, 0.01]},
         "dense": [2, 4, 8, 16, 32, 64, 128], "kept": [1, 2, 4, 8, 16], **ROWS, "compared": [2, 4, 8], "measured": [4],
+        "blocks": [2, 4, 8, 16],
         "basis": 64, "of-basis": [2, 4, 8],
     },
     "ml-1m": {
         "split": {"validation": 400, "test": 1000}, "headline": "ndcg@100", "dim": 128,
         "tune": {"alpha0": [0.3, 1.0], "reg": [0.003, 0.007], "epochs": [8, 24]},
         "dense": [2, 4, 8, 16, 32, 64, 128], "kept": [2, 4, 8, 16, 32], "long": [6, 9, 13, 18, 24],
-        **ROWS, "compared": [4, 8, 16], "measured": [8], "basis": 128, "of-basis": [4, 8, 16],
+        **ROWS, "compared": [4, 8, 16], "measured": [8], "blocks": [4, 8, 16, 32], "basis": 128, "of-basis": [4, 8, 16],
     },
     "gowalla": {
         "split": None, "headline": "ndcg@20", "dim": 128, "base": {"degree_power": 0.25, "epochs": 10},
         "tune": {"alpha0": [0.003, 0.01, 0.03, 0.06], "reg": [0.002, 0.003, 0.005]},
         "dense": [2, 4, 8, 16, 32, 64, 128, 256], "kept": [4, 8, 16, 32],
-        "row-dims": [16, 32, 64], "row-densities": [0.1, 0.3, 0.5], "compared": [8], "measured": [],
-        "wide": [(256, "best-rows", [3, 6, 12]), (512, "best-rows", [12]), (512, "element", [28])],
+        "row-dims": [16, 32, 64], "row-densities": [0.1, 0.3, 0.5], "compared": [8], "measured": [], "blocks": [8],
+        "wide": [(256, [3, 6, 12]), (512, [12])],
         "wide-settings": {512: {"alpha0": 0.04, "reg": 0.004}},
         "basis": 256, "of-basis": [8],
     },
@@ -89,12 +90,11 @@ def config_of(name: str, tuned: dict[int, dict[str, Any]] | None) -> RunConfig:
         element = {"granularity": "element", "schedule": schedule}
         best_rows = element | {"allocation": {"kind": "best-rows", "share": 0.4}}
         tickets = {"granularity": "element", "schedule": "tickets"}
-        named = {"element": element, "best-rows": best_rows}
         settings = tuned | about.get("wide-settings", {})
         models = [
             *(
-                sparse(named[recipe], {"recipe.density": [k / wide for k in few]}, dim=wide, **settings[wide])
-                for wide, recipe, few in about.get("wide", [])
+                sparse(best_rows, {"recipe.density": [k / wide for k in few]}, dim=wide, **settings[wide])
+                for wide, few in about.get("wide", [])
             ),
             sparse(element, {"recipe.density": kept}),
             sparse(best_rows, {"recipe.density": kept[:-1]}),
@@ -109,7 +109,7 @@ def config_of(name: str, tuned: dict[int, dict[str, Any]] | None) -> RunConfig:
                 "dim": about["row-dims"], "recipe.density": about["row-densities"],
             }),
             sparse({"granularity": {"kind": "block", "columns": 4}, "schedule": schedule}, {
-                "recipe.density": kept[1:],
+                "recipe.density": [k / dim for k in about["blocks"]],
             }),
             *(
                 sparse(recipe, {"recipe.density": [k / dim for k in about["compared"]]})
