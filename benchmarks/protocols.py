@@ -116,6 +116,11 @@ def grid(kind: type[Recommender], fixed: dict[str, Any], **choices: Sequence[Any
     return [kind(**settings) for settings in found]
 
 
+def crowds(model: Recommender) -> list[Recommender]:
+    """An iALS, and the same with users of few interactions pulled to the mean user; it learns the same tables."""
+    return [model, *(clone(model).set_params(crowd=crowd) for crowd in (1.0, 2.0, 3.0, 4.0))]
+
+
 def tested(name: str, label: str, model: Recommender, train: Interactions, test: Holdout, metrics: list[str],
            masks: dict[str, Interactions | None], **how: Any) -> list[Row]:  # fmt: skip
     """Fit and look at the test, once for each of the masks: what is left out of the candidates."""
@@ -199,8 +204,7 @@ def p2(folder: Path) -> list[Row]:
         if dim < 1024:  # the widest takes what 512 columns chose
             models = grid(IALS, degrees | {"dim": dim}, alpha0=[0.02, 0.04, 0.08], reg=[0.003, 0.004])
             chosen = best("p2", models, tuning, "ndcg@20")
-            crowds = [chosen, *(clone(chosen).set_params(crowd=crowd) for crowd in (1.0, 2.0, 3.0, 4.0))]
-            pulled = best("p2", crowds, tuning, "ndcg@20")
+            pulled = best("p2", crowds(chosen), tuning, "ndcg@20")
         for words, model in (("by degree", chosen), ("by degree, to the crowd", pulled)):
             wide = clone(model).set_params(dim=dim)
             rows += tested("p2", f"iALS {words}, dim {dim}", wide, joined, tuning.test, metrics, {HISTORY: None})
@@ -219,6 +223,9 @@ def p3(folder: Path) -> list[Row]:
         "iALS, dim 128": grid(IALS, base | {"dim": 128}, alpha0=[0.1, 0.3], reg=[0.003, 0.007]),
         "iALS, dim 512": grid(IALS, base | {"dim": 512}, alpha0=[0.3], reg=[0.005, 0.007, 0.01]),
     }
+    degrees = base | {"dim": 512, "degree_power": DEGREE_POWER}
+    chosen = best("p3", grid(IALS, degrees, alpha0=[0.3, 0.5, 0.7, 1.0], reg=[0.003, 0.005, 0.007]), tuning, "ndcg@10")
+    families |= {"iALS by degree, dim 512": [chosen], "iALS by degree to the crowd, dim 512": crowds(chosen)}
     rows = []
     for label, models in families.items():
         model = best("p3", models, tuning, "ndcg@10")
@@ -280,8 +287,8 @@ def main() -> None:
     folder = Path(os.environ["RECSPARSE_DATA"])
     for name in asked.sections:
         if name == "p1-ml-1m":
-            tune = {"alpha0": [0.3, 1.0], "reg": [0.003, 0.007, 0.015], "epochs": [10, 24]}
-            rows = p1(name, ml_1m(folder), tune, [14, 24], asked.seeds)
+            tune = {"alpha0": [0.3, 0.5, 0.7, 1.0], "reg": [0.003, 0.005, 0.007, 0.015], "epochs": [10, 24]}
+            rows = p1(name, ml_1m(folder), tune, [14, 24], asked.seeds, wide=256)
         elif name == "p1-gowalla":
             tune = {"alpha0": [0.003, 0.01, 0.03], "reg": [0.001, 0.003, 0.005]}
             rows = p1(name, frontier.gowalla(folder), tune, [14], asked.seeds, wide=512)

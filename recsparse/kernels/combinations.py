@@ -18,7 +18,20 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from recsparse.kernels.bits import data_pointer, popcount
-from recsparse.kernels.lanes import WORDS, choose, constant, gather, load, order_of, store
+from recsparse.kernels.lanes import (
+    EIGHT,
+    EIGHT_WORDS,
+    LANES,
+    WORDS,
+    choose,
+    constant,
+    gather,
+    has,
+    joined,
+    load,
+    order_of,
+    store,
+)
 
 CHUNK = 64
 HALF = 32
@@ -28,34 +41,77 @@ AT_ONCE = 32
 """Numbers that :func:`unrank` takes."""
 
 
-def _search(builder: Any, table: Any, row: Any, ones: Any, number: Any, columns: int) -> tuple[Any, Any]:
-    """How many of a row's entries after its first are at most ``number``, and the last of those (or 0).
+def _permute(builder: Any, entries: Any, places: Any) -> Any:
+    """``entries[places]`` of sixteen words or longs, by AVX-512."""
+    kind = ir.VectorType(entries.type.element, 512 // entries.type.element.width)
+    name, sources = ("vpermi2var.q", 3) if kind.count == EIGHT else ("permvar.si", 2)
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(kind, [kind] * sources), f"llvm.x86.avx512.{name}.512"
+    )
+    parts = []
+    for first in range(0, places.type.count, kind.count):
+        some = builder.shuffle_vector(places, places, order_of(ir.VectorType(ir.IntType(32), kind.count), first))
+        if kind.count == EIGHT:
+            low, high = (builder.shuffle_vector(entries, entries, order_of(EIGHT_WORDS, half)) for half in (0, EIGHT))
+            parts.append(builder.call(function, [low, some, high]))
+        else:
+            parts.append(builder.call(function, [entries, some]))
+    return joined(builder, parts)
 
-    They are no more than ``ones`` nor than the half's ``columns``; steps too large for every lane are left out.
+
+def _search(context: Any, builder: Any, table: Any, starts: Any, ones: Any, number: Any, columns: int) -> Any:
+    """How many entries of a lane's column after its first are at most ``number``, and the last of those (or 0).
+
+    The column is that of the lane's ``ones``, in the part of the table for its share of the lanes; no more than
+    ``ones`` nor the half's ``columns`` can be. With AVX-512, and fewer than ``LANES`` ones in every lane, entry after
+    entry is permuted from one vector; else it is a binary search of gathers, steps too large for every lane left out.
     """
     vector, element = number.type, number.type.element
+    long, stride, part = ir.IntType(64), 2 * columns + 1, vector.count // len(starts)
     largest = cgutils.get_or_insert_function(
         builder.module,
         ir.FunctionType(element, [vector]),
         f"llvm.vector.reduce.umax.v{vector.count}i{element.width}",
     )
     most = builder.call(largest, [ones])
-    found = [row, constant(vector, 0)]
-    steps = [1 << place for place in reversed(range(columns.bit_length() - 1))]
-    for step, needed in (*zip(steps, steps, strict=True), (1, columns)):
-        place, before = found
-        skipped = builder.block
-        with builder.if_then(builder.icmp_unsigned(">=", most, ir.Constant(element, needed))):
-            further = builder.add(place, constant(vector, step))
-            entry = gather(builder, table, further)
-            within = builder.icmp_unsigned("<=", entry, number)
-            taken = builder.block
-            new = [builder.select(within, further, place), builder.select(within, entry, before)]
-        found = [builder.phi(vector), builder.phi(vector)]
-        for phi, stepped, as_before in zip(found, new, (place, before), strict=True):
-            phi.add_incoming(stepped, taken)
-            phi.add_incoming(as_before, skipped)
-    return builder.sub(found[0], row), found[1]
+    found, before = (cgutils.alloca_once_value(builder, constant(vector, 0)) for _ in range(2))
+
+    def compare(further: Any, entry: Any) -> None:
+        within = builder.icmp_unsigned("<=", entry, number)
+        for kept, new in ((found, further), (before, entry)):
+            builder.store(builder.select(within, new, builder.load(kept)), kept)
+
+    def one_by_one() -> None:
+        end = builder.add(most if element == long else builder.zext(most, long), ir.Constant(long, 1))
+        with cgutils.for_range(builder, end, start=ir.Constant(long, 1)) as step:
+            entries = []
+            for share, start in enumerate(starts):
+                first = builder.add(builder.mul(step.index, ir.Constant(long, stride)), ir.Constant(long, start))
+                sixteen = load(builder, builder.gep(table, [first]), ir.VectorType(element, LANES))
+                places = builder.shuffle_vector(ones, ones, order_of(ir.VectorType(WORDS.element, part), share * part))
+                entries.append(_permute(builder, sixteen, places))
+            compare(builder.add(builder.load(found), constant(vector, 1)), joined(builder, entries))
+
+    def by_halves() -> None:
+        column = builder.add(
+            ones, ir.Constant(vector, [ir.Constant(element, starts[lane // part]) for lane in range(vector.count)])
+        )
+        steps = [1 << place for place in reversed(range(columns.bit_length() - 1))]
+        for step, needed in (*zip(steps, steps, strict=True), (1, columns)):
+            with builder.if_then(builder.icmp_unsigned(">=", most, ir.Constant(element, needed))):
+                further = builder.add(builder.load(found), constant(vector, step))
+                place = builder.add(column, builder.mul(further, constant(vector, stride)))
+                compare(further, gather(builder, table, place))
+
+    if has(context, "avx512f"):
+        with builder.if_else(builder.icmp_unsigned("<", most, ir.Constant(element, LANES))) as (few, many):
+            with few:
+                one_by_one()
+            with many:
+                by_halves()
+    else:
+        by_halves()
+    return builder.load(found), builder.load(before)
 
 
 def _divide(builder: Any, number: Any, divisor: Any, floats: Any) -> tuple[Any, Any]:
@@ -78,9 +134,9 @@ def unrank(typing_context, notes, at, ones_at, whole, whole_choose, halves, half
         notes: int64, which holds both.
         at: where the numbers begin; any number is safe, if its ones are.
         ones_at: where their ones begin, each at most the width.
-        whole: uint64 (65 * 33,), subsets before those with j ones on the left.
+        whole: uint64 (33 * 65,), by j and ones, subsets before those with j ones on the left.
         whole_choose: uint64 (65,), subsets of the right half.
-        halves: uint32 (2 * 33 * 17,), the same for each half.
+        halves: uint32 (2 * 17 * 33,), the same for each half.
         half_choose: uint32 (2 * 33,), subsets of each half's right quarter.
         subsets: uint16 (65536,), 16-bit numbers by (ones, value).
         first_subset: uint32 (18,), where each number of ones begins there.
@@ -99,8 +155,7 @@ def unrank(typing_context, notes, at, ones_at, whole, whole_choose, halves, half
         number = builder.and_(load(builder, target, longs), constant(longs, (1 << 61) - 1))
         ones = load(builder, ones, longs)
 
-        row = builder.mul(ones, constant(longs, 33))
-        left_ones, before = _search(builder, whole, row, ones, number, HALF)
+        left_ones, before = _search(context, builder, whole, [0], ones, number, HALF)
         right_ones = builder.sub(ones, left_ones)
         divisor = gather(builder, whole_choose, right_ones)
         doubles, singles = ir.VectorType(ir.DoubleType(), AT_ONCE), ir.VectorType(ir.FloatType(), 2 * AT_ONCE)
@@ -111,9 +166,8 @@ def unrank(typing_context, notes, at, ones_at, whole, whole_choose, halves, half
 
         number = builder.and_(both(left, right), constant(words, (1 << 30) - 1))
         ones = both(left_ones, right_ones)
-        side = ir.Constant(words, [ir.Constant(word, lane // AT_ONCE * 33) for lane in range(2 * AT_ONCE)])
-        row = builder.add(side, ones)
-        left_ones, before = _search(builder, halves, builder.mul(row, constant(words, 17)), ones, number, QUARTER)
+        sides = [0, (QUARTER + 1) * (HALF + 1)]
+        left_ones, before = _search(context, builder, halves, sides, ones, number, QUARTER)
         right_ones = builder.sub(ones, left_ones)
         divisor = builder.shuffle_vector(
             *(
@@ -158,7 +212,7 @@ def rank_half(mask, side, halves, half_choose, numbers):  # type: ignore[no-unty
     left_ones = popcount(left)
     right_ones = popcount(right)
     return (
-        np.uint64(halves[(side * 33 + left_ones + right_ones) * 17 + left_ones])
+        np.uint64(halves[(side * 17 + left_ones) * 33 + left_ones + right_ones])
         + np.uint64(numbers[left]) * np.uint64(half_choose[side * 33 + right_ones])
         + np.uint64(numbers[right])
     )
@@ -172,7 +226,7 @@ def rank_subset(mask, whole, whole_choose, halves, half_choose, numbers):  # typ
     left_ones = popcount(left)
     right_ones = popcount(right)
     return (
-        whole[(left_ones + right_ones) * 33 + left_ones]
+        whole[left_ones * 65 + left_ones + right_ones]
         + rank_half(left, 0, halves, half_choose, numbers) * whole_choose[right_ones]
         + rank_half(right, 1, halves, half_choose, numbers)
     )

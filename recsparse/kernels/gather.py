@@ -271,7 +271,6 @@ def subsets_of(  # type: ignore[no-untyped-def]
     half = row >> (GROUP_SHIFT - 1)  # eight rows, and so as many words of counts as a row has chunks
     after = half & 1
     before = (row & (GROUP // 2 - 1)) * chunks
-    words = np.int64(chunks)
     group = np.uint64((half + 1) >> 1)  # the nearer start is the next group's in a group's second half
     if np.int64(group) * GROUP >= n_stored:  # there is none
         half -= after
@@ -279,7 +278,9 @@ def subsets_of(  # type: ignore[no-untyped-def]
         group -= np.uint64(after)
         words = (before + 7) >> 3
         after = np.int64(0)
-    ones, bits = sums_of(counts, half * chunks * count_width, words, before, after, count_width, pair_sums)
+        ones, bits = sums_of(counts, half * chunks * count_width, words, before, after, count_width, pair_sums)
+    else:
+        ones, bits = sums_of(counts, half * chunks * count_width, chunks, before, after, count_width, pair_sums)
     start = np.int64(starts[group]) + (ones ^ -after) + after
     at = np.int64(subset_starts[group]) + (bits ^ -after) + after
     n = np.int64(0)
@@ -314,10 +315,16 @@ def gather_combination(  # type: ignore[no-untyped-def]
             start = np.int64(0)
             fits = row < n_stored
             if 0 <= row < n_stored:
-                start, n, at, size = subsets_of(
-                    row, n_stored, chunks, width, per_row, counts, count_width, starts, subset_starts, subset_numbers,
-                    subset_bits, pair_sums,
-                )  # fmt: skip
+                if chunks == 1:  # loops over chunks are straight code
+                    start, n, at, size = subsets_of(
+                        row, n_stored, 1, width, per_row, counts, count_width, starts, subset_starts, subset_numbers,
+                        subset_bits, pair_sums,
+                    )  # fmt: skip
+                else:
+                    start, n, at, size = subsets_of(
+                        row, n_stored, chunks, width, per_row, counts, count_width, starts, subset_starts,
+                        subset_numbers, subset_bits, pair_sums,
+                    )  # fmt: skip
                 fits = at >= 0 and at + size <= n_bits
                 places[np.uint64(i & (BATCH - 1)) * np.uint64(PLACE) + np.uint64(3)] = at
             outside += admit(i, row, start, n, fits, n_numbers, dim, kind, codes, row_scales, places, found)

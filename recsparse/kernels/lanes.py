@@ -72,10 +72,15 @@ def gather(builder: Any, table: Any, places: Any, wanted: Any = None) -> Any:
     return builder.call(function, [addresses, align, wanted, ir.Constant(numbers, None)])
 
 
+def has(context: Any, feature: str) -> bool:
+    """Whether what is being made is for an x86 processor with this."""
+    triple, _, features = context.codegen().magic_tuple()
+    return triple.startswith("x86") and f"+{feature}" in features.split(",")
+
+
 def lacks(context: Any, feature: str) -> bool:
     """Whether what is being made is for an x86 processor without this."""
-    triple, _, features = context.codegen().magic_tuple()
-    return triple.startswith("x86") and f"+{feature}" not in features.split(",")
+    return context.codegen().magic_tuple()[0].startswith("x86") and not has(context, feature)
 
 
 def permute(builder: Any, entries: Any, places: Any) -> Any:
@@ -89,6 +94,14 @@ def permute(builder: Any, entries: Any, places: Any) -> Any:
     return found
 
 
+def joined(builder: Any, parts: list[Any]) -> Any:
+    """One vector of a power of two of them."""
+    while len(parts) > 1:
+        both = order_of(ir.VectorType(ir.IntType(32), 2 * parts[0].type.count))
+        parts = [builder.shuffle_vector(*pair, both) for pair in zip(parts[::2], parts[1::2], strict=True)]
+    return parts[0]
+
+
 def choose(context: Any, builder: Any, entries: Any, places: Any) -> Any:
     """:func:`permute` for sixteen words, and a power of two of places; AVX2 permutes eight, and so twice."""
     if not lacks(context, "avx512f"):
@@ -99,10 +112,7 @@ def choose(context: Any, builder: Any, entries: Any, places: Any) -> Any:
         some = builder.shuffle_vector(places, places, order_of(EIGHT_WORDS, first))
         above = builder.icmp_unsigned("!=", builder.and_(some, constant(EIGHT_WORDS, EIGHT)), constant(EIGHT_WORDS, 0))
         parts.append(builder.select(above, permute(builder, high, some), permute(builder, low, some)))
-    while len(parts) > 1:
-        both = order_of(ir.VectorType(EIGHT_WORDS.element, 2 * parts[0].type.count))
-        parts = [builder.shuffle_vector(*pair, both) for pair in zip(parts[::2], parts[1::2], strict=True)]
-    return parts[0]
+    return joined(builder, parts)
 
 
 Convert = Callable[[Any, Any, Any], Any]

@@ -44,14 +44,14 @@ def _quarters() -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
 
 
 def _cumulative(left: int, right: int, dtype: Any) -> npt.NDArray[Any]:
-    """(left + right + 1, left + 1): subsets before those with j ones on the left; where there are none, the largest."""
+    """By j and ones, subsets before those with j ones on the left; where there are none, the largest number."""
     most = np.iinfo(dtype).max
     half = CHUNK // 2 if dtype == np.uint64 else QUARTER
-    table = np.full((2 * half + 1, half + 1), most, dtype=dtype)
+    table = np.full((half + 1, 2 * half + 1), most, dtype=dtype)
     for ones in range(left + right + 1):
         before = 0
         for on_left in range(min(ones, left) + 1):
-            table[ones, on_left] = before
+            table[on_left, ones] = before
             before += comb(left, on_left) * comb(right, ones - on_left)
     return table
 
