@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -39,30 +39,73 @@ HERE = Path(__file__).resolve().parent
 METRICS = ["ndcg@20", "ndcg@100", "recall@20"]
 INTEGERS = ["int8", "int4", "int3"]
 
-ROWS = {"row-dims": [16, 32, 64, 128], "row-densities": [0.1, 0.2, 0.3, 0.5, 0.75]}
+GRADUAL = {"kind": "gradual", "start": 0.3, "end": 0.9}
+ELEMENT = {"granularity": "element", "schedule": GRADUAL}
+RECIPES: dict[str, dict[str, Any]] = {
+    "global": ELEMENT,
+    "best 40 %": ELEMENT | {"allocation": {"kind": "best-rows", "share": 0.4}},
+    "best 45 %": ELEMENT | {"allocation": {"kind": "best-rows", "share": 0.45}},
+    "rows": {"granularity": "row", "schedule": GRADUAL},
+    "blocks": {"granularity": {"kind": "block", "columns": 4}, "schedule": GRADUAL},
+    "dynamic": ELEMENT | {"schedule": "dynamic"},
+    "oneshot": ELEMENT | {"schedule": "oneshot"},
+    "soft-threshold": ELEMENT | {"schedule": "soft-threshold"},
+    "tickets": ELEMENT | {"schedule": "tickets"},
+    "loss-increase": ELEMENT | {"criterion": "loss-increase"},
+    "popularity-groups": ELEMENT | {"allocation": "popularity-groups"},
+    "uniform": ELEMENT | {"allocation": "uniform"},
+    "sensitivity": ELEMENT | {"allocation": "sensitivity"},
+}
+COMPARED = ["dynamic", "oneshot", "soft-threshold", "tickets", "loss-increase", "popularity-groups", "uniform"]
+
+
+class Sparse(NamedTuple):
+    """Rows of one recipe: what an item keeps (entries, or for ``rows`` the share), and what is not as usual."""
+
+    recipe: str
+    kept: list[float]
+    params: dict[str, Any] = {}
+    dims: list[int] | None = None
+    kind: str = "ials"
+
+
+SHARES = [0.1, 0.2, 0.3, 0.5, 0.75]
 
 DATASETS: dict[str, dict[str, Any]] = {
     "ml-100k": {
         "split": {"validation": 0.15, "test": 0.3}, "headline": "ndcg@100", "dim": 64,
-        "tune": {"alpha0": [1.0, 2.0, 4.0], "reg": [0.005, 0.01]},
-        "dense": [2, 4, 8, 16, 32, 64, 128], "kept": [1, 2, 4, 8, 16], **ROWS, "compared": [2, 4, 8], "measured": [4],
-        "blocks": [2, 4, 8, 16],
-        "basis": 64, "of-basis": [2, 4, 8],
+        "tune": {"alpha0": [1.0, 2.0, 4.0], "reg": [0.005, 0.01]}, "dense": [2, 4, 8, 16, 32, 64, 128],
+        "sparse": [
+            Sparse("global", [1, 2, 4, 8, 16]), Sparse("best 40 %", [1, 2, 4, 8]),
+            Sparse("rows", SHARES, dims=[16, 32, 64, 128]), Sparse("blocks", [2, 4, 8, 16]),
+            *(Sparse(recipe, [2, 4, 8]) for recipe in COMPARED), Sparse("sensitivity", [4]),
+            Sparse("global", [2, 4, 8], {"basis": 64}, kind="low-rank-ials"),
+        ],
     },
     "ml-1m": {
         "split": {"validation": 400, "test": 1000}, "headline": "ndcg@100", "dim": 128,
         "tune": {"alpha0": [0.3, 1.0], "reg": [0.003, 0.007], "epochs": [8, 24]},
-        "dense": [2, 4, 8, 16, 32, 64, 128], "kept": [2, 4, 8, 16, 32], "long": [6, 9, 13, 18, 24],
-        **ROWS, "compared": [4, 8, 16], "measured": [8], "blocks": [4, 8, 16, 32], "basis": 128, "of-basis": [4, 8, 16],
+        "dense": [2, 4, 8, 16, 32, 64, 128],
+        "sparse": [
+            Sparse("global", [2, 4, 8, 16, 32]), Sparse("best 40 %", [2, 4, 8, 16]),
+            Sparse("best 45 %", [6, 9, 13, 18, 24], {"epochs": 24}),
+            Sparse("rows", SHARES, dims=[16, 32, 64, 128]), Sparse("blocks", [4, 8, 16, 32]),
+            *(Sparse(recipe, [4, 8, 16]) for recipe in COMPARED), Sparse("sensitivity", [8]),
+            Sparse("global", [4, 8, 16], {"basis": 128}, kind="low-rank-ials"),
+        ],
     },
     "gowalla": {
         "split": None, "headline": "ndcg@20", "dim": 128, "base": {"degree_power": 0.25, "epochs": 10},
         "tune": {"alpha0": [0.003, 0.01, 0.03, 0.06], "reg": [0.002, 0.003, 0.005]},
-        "dense": [2, 4, 8, 16, 32, 64, 128, 256], "kept": [4, 8, 16, 32],
-        "row-dims": [16, 32, 64], "row-densities": [0.1, 0.3, 0.5], "compared": [8], "measured": [], "blocks": [8],
-        "wide": [(256, [3, 6, 12]), (512, [12])],
-        "wide-settings": {512: {"alpha0": 0.04, "reg": 0.004}},
-        "basis": 256, "of-basis": [8],
+        "dense": [2, 4, 8, 16, 32, 64, 128, 256],
+        "sparse": [
+            Sparse("best 40 %", [3, 6, 12], {"dim": 256}),
+            Sparse("best 40 %", [12], {"dim": 512, "alpha0": 0.04, "reg": 0.004}),
+            Sparse("global", [4, 8, 16, 32]), Sparse("best 40 %", [4, 8, 16]),
+            Sparse("rows", [0.1, 0.3, 0.5], dims=[16, 32, 64]), Sparse("blocks", [8]),
+            *(Sparse(recipe, [8]) for recipe in COMPARED),
+            Sparse("global", [8], {"basis": 256}, kind="low-rank-ials"),
+        ],
     },
 }  # fmt: skip
 
@@ -70,74 +113,31 @@ DATASETS: dict[str, dict[str, Any]] = {
 def config_of(name: str, tuned: dict[int, dict[str, Any]] | None) -> RunConfig:
     """The rows: the dense ones, to be tuned; or the sparse ones, by the settings that dense ones of each dim got."""
     about = DATASETS[name]
-    dim = about["dim"]
     base = {"epochs": 8, "solver": "cg"} | about.get("base", {})
     models: list[dict[str, Any]] = [{
         "kind": "ials", "params": base, "sweep": {"dim": about["dense"]}, "tune": about["tune"],
         "value_types": ["fp32", "fp16", "int8", "int4", "int3", "int2"],
     }]  # fmt: skip
     if tuned is not None:
-        base |= tuned[dim] | {"epochs": 14}
-        kept = [k / dim for k in about["kept"]]
-        schedule = {"kind": "gradual", "start": 0.3, "end": 0.9}
-
-        def sparse(recipe: dict[str, Any], sweep: dict[str, list[Any]], **params: Any) -> dict[str, Any]:
-            return {
-                "kind": "ials", "params": base | {"dim": dim, "recipe": recipe} | params, "sweep": sweep,
-                "value_types": INTEGERS,
-            }  # fmt: skip
-
-        element = {"granularity": "element", "schedule": schedule}
-        best_rows = element | {"allocation": {"kind": "best-rows", "share": 0.4}}
-        tickets = {"granularity": "element", "schedule": "tickets"}
-        settings = tuned | about.get("wide-settings", {})
-        models = [
-            *(
-                sparse(best_rows, {"recipe.density": [k / wide for k in few]}, dim=wide, **settings[wide])
-                for wide, few in about.get("wide", [])
-            ),
-            sparse(element, {"recipe.density": kept}),
-            sparse(best_rows, {"recipe.density": kept[:-1]}),
-            *(
-                sparse(
-                    element | {"allocation": {"kind": "best-rows", "share": 0.45}},
-                    {"recipe.density": [k / dim for k in few]}, epochs=24,
-                )
-                for few in [about.get("long")] if few
-            ),
-            sparse({"granularity": "row", "schedule": schedule}, {
-                "dim": about["row-dims"], "recipe.density": about["row-densities"],
-            }),
-            sparse({"granularity": {"kind": "block", "columns": 4}, "schedule": schedule}, {
-                "recipe.density": [k / dim for k in about["blocks"]],
-            }),
-            *(
-                sparse(recipe, {"recipe.density": [k / dim for k in about["compared"]]})
-                for recipe in (
-                    {"granularity": "element", "schedule": "dynamic"},
-                    {"granularity": "element", "schedule": "oneshot"},
-                    {"granularity": "element", "schedule": "soft-threshold"},
-                    tickets,
-                    element | {"criterion": "loss-increase"},
-                    element | {"allocation": "popularity-groups"},
-                    element | {"allocation": "uniform"},
-                )
-            ),
-            *(
-                sparse(element | {"allocation": "sensitivity"}, {"recipe.density": [k / dim]})
-                for k in about["measured"]
-            ),
-            {
-                "kind": "low-rank-ials", "value_types": INTEGERS,
-                "params": {key: value for key, value in base.items() if key != "solver"}
-                | {"dim": dim, "basis": about["basis"], "recipe": element},
-                "sweep": {"recipe.density": [k / about["basis"] for k in about["of-basis"]]},
-            },
-        ]  # fmt: skip
+        models = [model_of(row, about["dim"], base, tuned) for row in about["sparse"]]
     return RunConfig.model_validate({
         "name": "frontier", "data": {"source": name}, "models": models,
         "evaluation": {"metrics": METRICS, "headline": about["headline"], "few_shot": []},
     })  # fmt: skip
+
+
+def model_of(row: Sparse, dim: int, base: dict[str, Any], tuned: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    """The model of some sparse rows: what a dense table of ``dim`` columns chose, or of as many as it has itself."""
+    chosen = tuned[dim] | tuned.get(row.params.get("dim", dim), {})
+    params = base | chosen | {"epochs": 14, "dim": dim} | row.params
+    columns = row.params.get("basis", params["dim"])
+    shares = row.kept if row.recipe == "rows" else [kept / columns for kept in row.kept]
+    if row.kind != "ials":
+        del params["solver"]
+    return {
+        "kind": row.kind, "params": params | {"recipe": RECIPES[row.recipe]}, "value_types": INTEGERS,
+        "sweep": ({"dim": row.dims} if row.dims else {}) | {"recipe.density": shares},
+    }  # fmt: skip
 
 
 def split_of(name: str, seed: int, work: Path) -> tuple[Split, Interactions]:
