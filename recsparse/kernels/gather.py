@@ -293,6 +293,27 @@ def subsets_of(  # type: ignore[no-untyped-def]
     return start, n, at, size
 
 
+@nb.njit(forceinline=True, cache=True, error_model="numpy")
+def note_subsets(  # type: ignore[no-untyped-def]
+    batch, end, chunks, width, counts, count_width, subset_numbers, subset_bits, dim, places
+):  # fmt: skip
+    """Note the subset numbers of the rows of a batch, and their ones, for :func:`unrank`."""
+    for i in range(batch, end):
+        row, _, n, at = place_of(i, places)
+        if row < 0:
+            continue
+        note = np.uint64(mask_at(i, dim))
+        for chunk in range(row * chunks, (row + 1) * chunks):
+            ones = n
+            if chunks > 1:
+                ones = min(np.int64(read_bits(counts, chunk * count_width, count_width)), width)
+            size = subset_bits[np.uint64(ones)]
+            places[note] = np.int64(read_word(subset_numbers, at, size))
+            places[note + np.uint64(BATCH * chunks)] = ones
+            note += np.uint64(1)
+            at += size
+
+
 @nb.njit(nogil=True, cache=True, error_model="numpy", _nrt=False)
 def gather_combination(  # type: ignore[no-untyped-def]
     ids, n_rows, n_stored, remap, counters, per_row, counts, count_width, starts, subset_starts, subset_numbers, width,
@@ -315,7 +336,7 @@ def gather_combination(  # type: ignore[no-untyped-def]
             start = np.int64(0)
             fits = row < n_stored
             if 0 <= row < n_stored:
-                if chunks == 1:  # loops over chunks are straight code
+                if chunks == 1:  # which leaves no loops over chunks
                     start, n, at, size = subsets_of(
                         row, n_stored, 1, width, per_row, counts, count_width, starts, subset_starts, subset_numbers,
                         subset_bits, pair_sums,
@@ -328,20 +349,10 @@ def gather_combination(  # type: ignore[no-untyped-def]
                 fits = at >= 0 and at + size <= n_bits
                 places[np.uint64(i & (BATCH - 1)) * np.uint64(PLACE) + np.uint64(3)] = at
             outside += admit(i, row, start, n, fits, n_numbers, dim, kind, codes, row_scales, places, found)
-        for i in range(batch, end):
-            row, _, n, at = place_of(i, places)
-            if row < 0:
-                continue
-            note = np.uint64(mask_at(i, dim))
-            for chunk in range(row * chunks, (row + 1) * chunks):
-                ones = n
-                if chunks > 1:
-                    ones = min(np.int64(read_bits(counts, chunk * count_width, count_width)), width)
-                size = subset_bits[np.uint64(ones)]
-                places[note] = np.int64(read_word(subset_numbers, at, size))
-                places[note + np.uint64(BATCH * chunks)] = ones
-                note += np.uint64(1)
-                at += size
+        if chunks == 1:
+            note_subsets(batch, end, 1, width, counts, count_width, subset_numbers, subset_bits, dim, places)
+        else:
+            note_subsets(batch, end, chunks, width, counts, count_width, subset_numbers, subset_bits, dim, places)
         for group in range(chunks):
             at = BATCH * (PLACE + group)
             unrank(places, at, at + BATCH * chunks, whole, whole_choose, halves, half_choose, subsets, first_subset)
