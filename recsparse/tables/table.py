@@ -95,19 +95,26 @@ class Table(ABC):
 
         Args:
             ids: integers (N,).
-            offsets: integers (bags,), ascending from 0, as of ``torch.nn.functional.embedding_bag``.
+            offsets: integers (bags,), ascending from 0, as of ``torch.nn.functional.embedding_bag``; every id is in a
+                bag, so there are none only where there is no id.
             weights: float (N,), with mode "sum" only; 1 by default.
             mode: "sum" or "mean". An empty bag is a row of zeros.
 
         Returns:
             float32 (bags, D).
+
+        Raises:
+            DataError: the offsets do not bound bags of the ids, or weights do not fit them or the mode.
         """
         rows, starts = row_ids(ids), row_ids(offsets)
         if mode not in ("sum", "mean"):
             raise DataError(f"The mode is {mode!r}; it must be 'sum' or 'mean'.")
         ends = np.append(starts, len(rows))
-        if len(starts) and (starts[0] != 0 or (np.diff(ends) < 0).any()):
-            raise DataError("The offsets must ascend from 0 and not pass the number of ids.")
+        if ends[0] != 0 or (np.diff(ends) < 0).any():  # without any bag, ends[0] is the number of ids
+            raise DataError(
+                f"The offsets of {len(starts)} bags must ascend from 0 and not pass the {len(rows)} ids; "
+                f"they begin with {starts[:3].tolist()}."
+            )
         if weights is None:
             factors = np.ones(len(rows), dtype=np.float32)
         else:

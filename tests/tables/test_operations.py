@@ -96,6 +96,8 @@ def test_what_does_not_fit_is_refused(table):
         table.bags([1, 2], [1])
     with pytest.raises(DataError, match="offsets"):
         table.bags([1, 2], [0, 3])
+    with pytest.raises(DataError, match="offsets of 0 bags"):
+        table.bags([1, 2, 3] * 20, [])
     with pytest.raises(DataError, match="weights"):
         table.bags([1, 2], [0], [1.0])
     with pytest.raises(DataError, match="mode"):
