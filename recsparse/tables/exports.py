@@ -7,6 +7,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from recsparse.errors import ConfigError, DataError
+from recsparse.tables.arrays import as_array
 from recsparse.tables.bits import frozen
 from recsparse.tables.fallback import Mean
 from recsparse.tables.mask import Mask
@@ -48,13 +49,13 @@ def to_torch(table: PackedTable) -> Any:
 def from_torch(module: Any, **options: Any) -> PackedTable:
     """Pack a module of :func:`to_torch`, or anything with a 2-D ``weight``, an ``nn.Embedding`` say."""
     if hasattr(module, "to_csr"):
-        vector = module.fallback.numpy()
+        vector = as_array(module.fallback).astype(np.float32)
         fallback = Mean(frozen(vector)) if vector.any() else "zero"
         return pack(module.to_csr(), **{"value_type": module.value_type, "fallback": fallback, **options})
     weight = getattr(module, "weight", None)
     if weight is None or weight.ndim != 2:
         raise DataError(f"A {type(module).__name__} has no two-dimensional weight to pack.")
-    return pack(weight.detach().cpu().numpy(), **options)
+    return pack(weight, **options)
 
 
 def to_fbgemm(table: PackedTable) -> Any:

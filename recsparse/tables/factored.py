@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 
 from recsparse.errors import DataError
+from recsparse.tables.arrays import like
 from recsparse.tables.fallback import Ids
 from recsparse.tables.mask import Counts
 from recsparse.tables.packed import PackedTable
-from recsparse.tables.table import Table, like
+from recsparse.tables.table import Table
 from recsparse.tables.values import Floats
 
 BASIS = "basis."

@@ -10,6 +10,7 @@ import scipy.sparse as sp
 
 from recsparse.errors import DataError
 from recsparse.kernels import bits as kernels
+from recsparse.tables.arrays import as_array
 from recsparse.tables.bits import Bytes, bits_for, buffer_bytes, copy_bits, frozen, pack_integers
 from recsparse.tables.bits import stored as stored_tensor
 from recsparse.tables.values import Floats, check_finite, to_float32
@@ -110,7 +111,7 @@ class GroupMean(Fallback):
             groups: int (R,), from 0, popular first.
             stored: bool (R,), the rows the table will store.
         """
-        dense, group = to_float32(np.asarray(values)), np.asarray(groups, dtype=np.int64)
+        dense, group = to_float32(as_array(values)), np.asarray(as_array(groups), dtype=np.int64)
         if group.shape != (len(dense),) or stored.shape != group.shape or (len(group) and group.min() < 0):
             raise DataError(
                 f"There are {group.shape} groups and {stored.shape} flags for {len(dense)} rows, from 0 up."
@@ -173,7 +174,7 @@ class HashBucket(Fallback):
     @classmethod
     def fit(cls, values: npt.ArrayLike, stored: npt.NDArray[np.bool_], buckets: int) -> "HashBucket":
         """Average the rows of ``values`` (R, D) that are *not* stored, by bucket; an empty one takes all rows' mean."""
-        dense = to_float32(np.asarray(values))
+        dense = to_float32(as_array(values))
         if buckets < 1 or not len(dense):
             raise DataError(f"{buckets} buckets for {len(dense)} rows; there must be one of each at least.")
         pruned = np.flatnonzero(~stored)
@@ -238,7 +239,7 @@ class Features(Fallback):
 
         The cost is one F x F solve.
         """
-        dense, every = to_float32(np.asarray(values)), sp.csr_array(features, dtype=np.float32)
+        dense, every = to_float32(as_array(values)), sp.csr_array(features, dtype=np.float32)
         if every.shape[0] != len(dense) or stored.shape != (len(dense),):
             raise DataError(
                 f"There are features of {every.shape[0]} rows and {stored.shape} flags for {len(dense)} rows."

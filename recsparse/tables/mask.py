@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from recsparse.errors import DataError
 from recsparse.kernels import bits as kernels
 from recsparse.kernels import refine
+from recsparse.tables.arrays import as_array
 from recsparse.tables.bits import BitRank, Bytes, bit_buffer, copy_bits, from_bools, frozen, to_bools
 
 Counts = npt.NDArray[np.int64]
@@ -60,7 +61,7 @@ class Mask:
     @classmethod
     def from_tiles(cls, tiles: npt.ArrayLike, shape: tuple[int, int], block: tuple[int, int]) -> Self:
         """From a boolean a tile, (ceil(R / r), D / c)."""
-        grid = np.asarray(tiles, dtype=np.bool_)
+        grid = np.asarray(as_array(tiles), dtype=np.bool_)
         expected = (-(-shape[0] // block[0]), shape[1] // block[1])
         if grid.shape != expected:
             raise DataError(f"There are {grid.shape} tiles; blocks of {block} in a table of {shape} are {expected}.")
@@ -73,7 +74,7 @@ class Mask:
         Raises:
             DataError: it is not boolean or not 2-D, or a block is kept in part.
         """
-        array = np.asarray(kept)
+        array = as_array(kept)
         if array.ndim != 2 or array.dtype != np.bool_:
             raise DataError(f"The mask is a {array.ndim}-D array of {array.dtype}; it must be 2-D and bool.")
         shape = (array.shape[0], array.shape[1])
@@ -88,7 +89,7 @@ class Mask:
     @classmethod
     def from_rows(cls, kept: npt.ArrayLike, dim: int) -> Self:
         """From a boolean a row, (R,)."""
-        rows = np.asarray(kept, dtype=np.bool_)
+        rows = np.asarray(as_array(kept), dtype=np.bool_)
         return cls.from_tiles(rows[:, None], (len(rows), dim), (1, dim))
 
     @classmethod
@@ -156,7 +157,7 @@ class Mask:
 
     def group_densities(self, groups: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Density by group: ``groups`` gives each row's, int (R,), from 0; 0 for a group without rows."""
-        group = np.asarray(groups, dtype=np.int64)
+        group = np.asarray(as_array(groups), dtype=np.int64)
         if group.shape != (self.shape[0],):
             raise DataError(f"There are {group.shape} groups for {self.shape[0]} rows; give each row one.")
         entries = np.bincount(group) * self.shape[1]

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from recsparse.errors import ConfigError, DataError
+from recsparse.tables.arrays import as_array
 from recsparse.tables.bits import BitRank
 from recsparse.tables.choose import choose_layout, layout_sizes
 from recsparse.tables.fallback import Fallback, Zero, mean_of
@@ -116,7 +117,7 @@ def _kept(values: Any, mask: Any) -> tuple[Mask, Floats]:
         if mask is None:
             return Mask.from_csr(matrix), matrix.data
         values = matrix.toarray()
-    dense = np.asarray(values)
+    dense = as_array(values)
     if isinstance(mask, Mask) and dense.shape == (mask.kept,) and dense.dtype.kind == "f":
         return mask, to_float32(dense)
     if dense.ndim != 2 or dense.dtype.kind not in "fiu":

@@ -11,6 +11,7 @@ from recsparse.errors import DataError
 from recsparse.kernels import segments
 from recsparse.kernels.topk import NO_ITEM
 from recsparse.parallel import for_ranges
+from recsparse.tables.arrays import as_array, check_rows, like, row_ids
 from recsparse.tables.fallback import Ids
 from recsparse.tables.mapping import advise
 from recsparse.tables.mask import Counts
@@ -54,7 +55,7 @@ class Table(ABC):
 
     @abstractmethod
     def slice_rows(self, start: int, stop: int) -> "Table":
-        """The table of rows ``start`` to ``stop``, numbered from 0."""
+        """The table of rows ``start`` to ``stop``, numbered from 0; DataError where it does not have them."""
 
     def row_counts(self) -> Counts:
         """Stored entries of each row, int64 (R,): all D, where a table leaves none out."""
@@ -118,7 +119,7 @@ class Table(ABC):
         if weights is None:
             factors = np.ones(len(rows), dtype=np.float32)
         else:
-            factors = np.asarray(weights, dtype=np.float32)
+            factors = np.asarray(as_array(weights), dtype=np.float32)
             if factors.shape != rows.shape or mode == "mean":
                 raise DataError(
                     f"There are {factors.shape} weights for {len(rows)} ids, mode {mode!r}; give one an id."
@@ -155,7 +156,8 @@ class Table(ABC):
             yield start, self.dense_rows(start, min(start + step, self.shape[0]))
 
     def dense_rows(self, start: int, stop: int) -> Floats:
-        """Rows ``start`` to ``stop``, float32 (stop - start, D)."""
+        """Rows ``start`` to ``stop``, float32 (stop - start, D); DataError where it does not have them."""
+        check_rows(start, stop, self.shape[0], "the table")
         out = np.empty((stop - start, self.shape[1]), dtype=np.float32)
         self._gather(np.arange(start, stop, dtype=np.int64), out)
         return out
@@ -185,7 +187,7 @@ class Table(ABC):
 
     def top_k(
         self, queries: Any, k: int, indptr: npt.ArrayLike | None = None, indices: npt.ArrayLike | None = None
-    ) -> tuple[npt.NDArray[np.int32], Floats]:
+    ) -> tuple[Any, Any]:
         """The best ``k`` rows for each query by inner product, leaving out a CSR pattern (B, R) if one is given.
 
         Never holds more than a block of scores. Ties go to the lower row; where rows run out, row -1 and -inf.
@@ -205,15 +207,15 @@ class Table(ABC):
         at = skip[:-1].copy()
         for start, block in self.blocks():
             segments.merge_top(vectors @ block.T, start, skip, skipped, at, out_rows, out_scores)
-        return out_rows, out_scores
+        return like(queries, out_rows), like(queries, out_scores)
 
     def matvec(self, vector: Any) -> Any:
         """``E x``: float32 (D,) gives (R,)."""
-        return self.scores(vector[None, :])[0]
+        return like(vector, self.scores(as_array(vector)[None])[0])
 
     def rmatvec(self, vector: Any) -> Any:
         """``E^T y``: float32 (R,) gives (D,)."""
-        weights = np.asarray(vector, dtype=np.float32)
+        weights = np.asarray(as_array(vector), dtype=np.float32)
         if weights.shape != (self.shape[0],):
             raise DataError(f"The vector has shape {weights.shape}; the table has {self.shape[0]} rows.")
         out = np.zeros(self.shape[1], dtype=np.float64)
@@ -248,24 +250,7 @@ class Table(ABC):
         return max(64, BLOCK_BYTES // (4 * self.shape[1]))
 
     def _queries(self, queries: Any) -> Floats:
-        vectors = np.ascontiguousarray(queries, dtype=np.float32)
+        vectors = np.ascontiguousarray(as_array(queries), dtype=np.float32)
         if vectors.ndim != 2 or vectors.shape[1] != self.shape[1]:
             raise DataError(f"The queries have shape {vectors.shape}; the table's are (B, {self.shape[1]}).")
         return vectors
-
-
-def row_ids(ids: Any) -> Ids:
-    """Ids as int64 (B,), refusing what is not a vector of integers."""
-    array = np.asarray(ids)
-    if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
-        raise DataError(f"The ids are a {array.ndim}-D array of {array.dtype}; they must be 1-D and of integers.")
-    return array.astype(np.int64, copy=False)
-
-
-def like(given: Any, result: npt.NDArray[Any]) -> Any:
-    """The result as torch if torch was given, sharing memory; as it is otherwise."""
-    if type(given).__module__.partition(".")[0] == "torch":
-        import torch  # noqa: PLC0415
-
-        return torch.from_numpy(result)
-    return result

@@ -29,6 +29,7 @@ import numpy.typing as npt
 from recsparse.errors import ConfigError, DataError
 from recsparse.kernels import decode as kernels
 from recsparse.parallel import for_ranges
+from recsparse.tables.arrays import as_array
 from recsparse.tables.bits import Bytes, buffer_bytes, copy_bits, frozen, pack_integers, stored
 
 Floats = npt.NDArray[np.float32]
@@ -209,8 +210,8 @@ def quantise(
         >>> quantise([[0.0, 1.0, 2.0, 3.2]], "int4").round(3)
         array([[0.   , 0.917, 1.834, 3.21 ]], dtype=float32)
     """
-    dense = to_float32(np.asarray(values))
-    kept = np.ones(dense.shape, dtype=np.bool_) if mask is None else mask
+    dense = to_float32(as_array(values))
+    kept = np.ones(dense.shape, dtype=np.bool_) if mask is None else as_array(mask)
     starts = np.concatenate([[0], np.cumsum(kept.sum(axis=1, dtype=np.int64))])
     rounded = encode(
         dense[kept], starts, lambda: np.nonzero(kept)[1], dense.shape[1], value_type=value_type, scales=scales

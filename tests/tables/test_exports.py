@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from recsparse.errors import DataError
-from recsparse.tables import Mask, from_fbgemm, from_torch, pack, to_fbgemm, to_scipy, to_torch
+from recsparse.tables import Mask, from_fbgemm, from_torch, pack, quantise, to_fbgemm, to_scipy, to_torch
 
 RNG = np.random.default_rng(21)
 VALUES = RNG.standard_normal((200, 64)).astype(np.float32)
@@ -45,6 +45,15 @@ def test_the_torch_module_answers_as_the_table(layout, value_type, scales):
 def test_an_embedding_can_be_packed_and_what_has_no_weight_is_refused():
     embedding = torch.nn.Embedding(5, 4)
     np.testing.assert_array_equal(from_torch(embedding).to_dense(), embedding.weight.detach().numpy())
+    np.testing.assert_array_equal(pack(embedding.weight).to_dense(), embedding.weight.detach().numpy())
+    halved = embedding.bfloat16()
+    np.testing.assert_array_equal(from_torch(halved).to_dense(), halved.weight.detach().float().numpy())
+    np.testing.assert_array_equal(quantise(halved.weight, "bf16"), halved.weight.detach().float().numpy())
+    kept = halved.weight > 0
+    np.testing.assert_array_equal(pack(halved.weight, kept).mask.to_dense(), kept.numpy())
+    table = pack(VALUES, Mask.from_dense(KEPT), layout="csr", value_type="bf16", fallback="mean")
+    back = from_torch(to_torch(table).bfloat16())
+    np.testing.assert_allclose(back.lookup([-1]), table.lookup([-1]), rtol=2**-8)
     with pytest.raises(DataError, match="weight"):
         from_torch(torch.nn.ReLU())
 

@@ -89,6 +89,22 @@ def test_torch_in_torch_out(table):
     assert not table.bags([], [0, 0]).any()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_torch_floats_of_any_type_and_those_with_a_gradient_do(table, dtype):
+    vectors = torch.linspace(-2, 2, 4 * 96, dtype=torch.float32).reshape(4, 96).to(dtype).requires_grad_()
+    same = vectors.detach().float().numpy()
+    torch.testing.assert_close(table.scores(vectors), torch.from_numpy(table.scores(same)))
+    torch.testing.assert_close(table.matvec(vectors[1]), torch.from_numpy(table.matvec(same[1])))
+    weights = vectors.reshape(-1)[:300]
+    torch.testing.assert_close(table.rmatvec(weights), torch.from_numpy(table.rmatvec(same.ravel()[:300])))
+    bags = table.bags([0, 1, 2], [0, 1], weights[:3])
+    np.testing.assert_array_equal(bags, table.bags([0, 1, 2], [0, 1], same.ravel()[:3]))
+    for got, expected in zip(table.top_k(vectors, 5), table.top_k(same, 5), strict=True):
+        assert isinstance(got, torch.Tensor)
+        np.testing.assert_array_equal(got.numpy(), expected)
+    np.testing.assert_array_equal(table.matvec(same[1].tolist()), table.matvec(same[1]))
+
+
 def test_what_does_not_fit_is_refused(table):
     with pytest.raises(DataError, match="queries"):
         table.scores(np.zeros((2, 95), dtype=np.float32))
