@@ -10,7 +10,7 @@ import scipy.sparse as sp
 
 from recsparse.errors import DataError
 from recsparse.kernels import bits as kernels
-from recsparse.tables.arrays import as_array
+from recsparse.tables.arrays import as_array, as_csr
 from recsparse.tables.bits import Bytes, bits_for, buffer_bytes, copy_bits, frozen, pack_integers
 from recsparse.tables.bits import stored as stored_tensor
 from recsparse.tables.values import Floats, check_finite, to_float32
@@ -239,7 +239,7 @@ class Features(Fallback):
 
         The cost is one F x F solve.
         """
-        dense, every = to_float32(as_array(values)), sp.csr_array(features, dtype=np.float32)
+        dense, every = to_float32(as_array(values)), as_csr(features).astype(np.float32, copy=False)
         if every.shape[0] != len(dense) or stored.shape != (len(dense),):
             raise DataError(
                 f"There are features of {every.shape[0]} rows and {stored.shape} flags for {len(dense)} rows."
@@ -255,7 +255,7 @@ class Features(Fallback):
 
     def embed(self, features: Any) -> Floats:
         """Embed rows of features (B, F), of ids the table has never seen, say: float32 (B, D)."""
-        given = sp.csr_array(features, dtype=np.float32)
+        given = as_csr(features).astype(np.float32, copy=False)
         if given.shape[1] != len(self.embeddings):
             raise DataError(f"There are {given.shape[1]} features; the table was packed with {len(self.embeddings)}.")
         return np.asarray(given @ self.embeddings, dtype=np.float32)

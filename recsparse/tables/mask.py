@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from recsparse.errors import DataError
 from recsparse.kernels import bits as kernels
 from recsparse.kernels import refine
-from recsparse.tables.arrays import as_array
+from recsparse.tables.arrays import as_array, as_csr, check_rows, row_ids
 from recsparse.tables.bits import BitRank, Bytes, bit_buffer, copy_bits, from_bools, frozen, to_bools
 
 Counts = npt.NDArray[np.int64]
@@ -94,8 +94,12 @@ class Mask:
 
     @classmethod
     def from_csr(cls, matrix: Any) -> Self:
-        """From the pattern of a SciPy sparse matrix, explicit zeros included; never dense."""
-        pattern = sp.csr_array(matrix)
+        """From the pattern of a SciPy sparse matrix, explicit zeros included; never dense.
+
+        Raises:
+            DataError: the matrix is malformed.
+        """
+        pattern = as_csr(matrix)
         dim = pattern.shape[1]
         bits = bit_buffer(pattern.shape[0] * dim)
         refine.set_pattern(pattern.indptr, pattern.indices, dim, bits)
@@ -103,10 +107,9 @@ class Mask:
 
     @classmethod
     def from_places(cls, places: npt.NDArray[np.integer], shape: tuple[int, int], block: tuple[int, int]) -> Self:
-        """From the numbers of the kept tiles, row after row, each once."""
-        bits = bit_buffer(-(-shape[0] // block[0]) * (shape[1] // block[1]))
-        kernels.flip(bits, places)
-        return cls(shape, block, frozen(bits))
+        """From the numbers of the kept tiles, row after row, each once; DataError where there is no such tile."""
+        n_tiles = -(-shape[0] // block[0]) * (shape[1] // block[1])
+        return cls(shape, block, _flip(bit_buffer(n_tiles), places, n_tiles))
 
     @property
     def granularity(self) -> str:
@@ -164,7 +167,8 @@ class Mask:
         return np.bincount(group, weights=self.row_counts) / np.maximum(entries, 1)
 
     def dense_rows(self, start: int, stop: int) -> npt.NDArray[np.bool_]:
-        """Rows ``start`` to ``stop`` as booleans, (stop - start, D)."""
+        """Rows ``start`` to ``stop`` as booleans, (stop - start, D); DataError where the mask does not have them."""
+        check_rows(start, stop, self.shape[0], "the mask")
         r, c = self.block
         first, last = start // r, -(-stop // r)
         tiles = np.repeat(np.repeat(self.tiles(first, last), r, axis=0), c, axis=1)
@@ -176,10 +180,12 @@ class Mask:
         return to_bools(self.bits, start * width, stop * width).reshape(-1, width)
 
     def flipped(self, places: npt.NDArray[np.integer]) -> "Mask":
-        """The mask with these tiles, each numbered once, kept where they were not and dropped where they were."""
-        bits = self.bits.copy()
-        kernels.flip(bits, places)
-        return Mask(self.shape, self.block, frozen(bits))
+        """The mask with these tiles, each numbered once, kept where they were not and dropped where they were.
+
+        Raises:
+            DataError: there is no such tile.
+        """
+        return Mask(self.shape, self.block, _flip(self.bits.copy(), places, self.n_tiles))
 
     def to_dense(self) -> npt.NDArray[np.bool_]:
         """All rows as booleans, (R, D)."""
@@ -210,7 +216,12 @@ class Mask:
         return (flat % self.shape[1]).astype(np.int32)
 
     def select_rows(self, start: int, stop: int) -> "Mask":
-        """Rows ``start`` to ``stop``; blocks of several rows become elements unless ``start`` is on their edge."""
+        """Rows ``start`` to ``stop``; blocks of several rows become elements unless ``start`` is on their edge.
+
+        Raises:
+            DataError: the mask does not have those rows.
+        """
+        check_rows(start, stop, self.shape[0], "the mask")
         if (start, stop) == (0, self.shape[0]):
             return self
         if start % self.block[0]:
@@ -241,3 +252,13 @@ class Mask:
         if self.block == other.block:
             return Mask(self.shape, self.block, frozen(operation(self.bits, other.bits)))
         return self.to_elements()._combine(other.to_elements(), operation)
+
+
+def _flip(bits: Bytes, places: npt.NDArray[np.integer], n_tiles: int) -> Bytes:
+    """Turn the bits of these tiles over, in place."""
+    tiles = row_ids(places)
+    low, high = int(tiles.min(initial=0)), int(tiles.max(initial=-1))
+    if low < 0 or high >= n_tiles:
+        raise DataError(f"Tile {low if low < 0 else high} was asked for; the mask has {n_tiles}, numbered from 0.")
+    kernels.flip(bits, tiles)
+    return frozen(bits)

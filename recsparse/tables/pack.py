@@ -7,7 +7,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from recsparse.errors import ConfigError, DataError
-from recsparse.tables.arrays import as_array
+from recsparse.tables.arrays import as_array, as_csr
 from recsparse.tables.bits import BitRank
 from recsparse.tables.choose import choose_layout, layout_sizes
 from recsparse.tables.fallback import Fallback, Zero, mean_of
@@ -111,7 +111,7 @@ def assemble(
 def _kept(values: Any, mask: Any) -> tuple[Mask, Floats]:
     """The mask, and the numbers of its entries row after row."""
     if sp.issparse(values):
-        matrix = sp.csr_array(values, copy=True)
+        matrix = as_csr(values, copy=True)
         matrix.sum_duplicates()
         matrix.data = to_float32(matrix.data)
         if mask is None:

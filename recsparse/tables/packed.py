@@ -11,6 +11,7 @@ from recsparse.errors import FormatError
 from recsparse.kernels import batches
 from recsparse.kernels.decode import ONES
 from recsparse.parallel import share
+from recsparse.tables.arrays import check_rows
 from recsparse.tables.bits import BitRank, bit_buffer, frozen
 from recsparse.tables.fallback import FALLBACKS, Fallback, Ids
 from recsparse.tables.mask import Counts, Mask
@@ -136,6 +137,7 @@ class PackedTable(Table):
 
     def mask_rows(self, start: int, stop: int) -> Mask:
         """The stored entries of rows ``start`` to ``stop``, at granularity element; only those rows are read."""
+        check_rows(start, stop, self.shape[0], "the table")
         rows, dim = stop - start, self.shape[1]
         bits = bit_buffer(rows * dim)
         arguments = list(self._arguments)
@@ -168,6 +170,7 @@ class PackedTable(Table):
 
     def slice_rows(self, start: int, stop: int) -> "PackedTable":
         """The same numbers, of these rows only; nothing else is read. Blocks that are cut apart become a bitmap."""
+        check_rows(start, stop, self.shape[0], "the table")
         dim = self.shape[1]
         first, last, remap = start, stop, None
         if self.remap is not None:

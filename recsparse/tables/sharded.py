@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsparse.errors import DataError
+from recsparse.tables.arrays import check_rows
 from recsparse.tables.fallback import Ids
 from recsparse.tables.mask import Counts
 from recsparse.tables.table import Table
@@ -82,6 +83,7 @@ class ShardedTable(Table):
 
     def slice_rows(self, start: int, stop: int) -> Table:
         """The shards it touches, cut at its ends."""
+        check_rows(start, stop, self.shape[0], "the table")
         parts: list[Table] = []
         for shard, first in zip(self.shards, self.starts[:-1].tolist(), strict=True):
             low, high = max(start - first, 0), min(stop - first, shard.shape[0])

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from recsparse.errors import DataError, FormatError
+from recsparse.errors import FormatError
 from recsparse.files import atomic_directory, atomic_file
+from recsparse.tables.arrays import check_rows
 from recsparse.tables.bits import frozen
 from recsparse.tables.factored import FactoredTable
 from recsparse.tables.mapping import advise
@@ -140,8 +141,7 @@ def _load(path: Path, rows: tuple[int, int] | None, verify: bool | None) -> Tabl
         raise FormatError(f"{path / INDEX} is damaged: its shards end at row {first}.")
     if rows is None:
         return ShardedTable(tuple(part for _, part in parts))
-    if not 0 <= rows[0] <= rows[1] <= first:
-        raise DataError(f"Rows {rows[0]} to {rows[1]} were asked for; {path} has {first}.")
+    check_rows(*rows, first, path)
     if not parts:
         return _open(path / file, verify)[0:0]
     offset = parts[0][0]
@@ -180,8 +180,7 @@ def _open(path: Path, verify: bool | None) -> Table:
 def _cut(table: Table, rows: tuple[int, int] | None, path: Path) -> Table:
     if rows is None:
         return table
-    if not 0 <= rows[0] <= rows[1] <= table.shape[0]:
-        raise DataError(f"Rows {rows[0]} to {rows[1]} were asked for; {path} has {table.shape[0]}.")
+    check_rows(*rows, table.shape[0], path)
     return table[rows[0] : rows[1]]
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsparse.errors import DataError
-from recsparse.tables import Mask
+from recsparse.tables import Mask, pack
 
 
 @st.composite
@@ -68,6 +68,23 @@ def test_what_is_not_a_mask_is_refused():
         Mask.full((2, 0))
     with pytest.raises(DataError, match="shapes"):
         Mask.full((2, 2)) | Mask.full((3, 2))
+    with pytest.raises(DataError, match="Tile 10000000000 "):
+        Mask.from_places(np.array([1, 10**10]), (2, 2), (1, 1))
+    with pytest.raises(DataError, match="Tile -1000000000 "):
+        Mask.full((2, 2)).flipped(np.array([-(10**9)]))
+    with pytest.raises(DataError, match="Tile 4 "):
+        Mask.full((2, 2)).flipped(np.array([3, 4]))
+    for rows in ((10, 10**8), (-1, 1), (2, 1), (0, 3)):
+        with pytest.raises(DataError, match=f"Rows {rows[0]} to {rows[1]} .* has 2"):
+            Mask.full((2, 2)).select_rows(*rows)
+        with pytest.raises(DataError, match="has 2"):
+            Mask.full((2, 2)).dense_rows(*rows)
+    for column in (10**8, -1):
+        outside = sp.csr_array((np.ones(1), np.array([column]), np.array([0, 1, 1])), shape=(2, 2))
+        with pytest.raises(DataError, match="malformed"):
+            Mask.from_csr(outside)
+        with pytest.raises(DataError, match="malformed"):
+            pack(outside)
     with pytest.raises(DataError, match="groups"):
         Mask.full((2, 2)).group_densities([0])
 

@@ -118,6 +118,10 @@ def test_what_does_not_fit_is_refused(table):
         table.bags([1, 2], [0], [1.0])
     with pytest.raises(DataError, match="mode"):
         table.bags([1], [0], mode="max")
+    for start, stop in ((50, 10**7), (300, 301), (-1, 5), (5, 4)):
+        for cut in (table.slice_rows, table.dense_rows, table.mask_rows):
+            with pytest.raises(DataError, match="the table has 300"):
+                cut(start, stop)
     with pytest.raises(DataError, match="slice"):
         table[3]
     with pytest.raises(DataError, match="k is 0"):
