@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 
 from recsparse.errors import DataError
-from recsparse.kernels.topk import Floats, Integers, Items, Selection
+from recsparse.kernels.topk import Floats, Integers, Items, Selection, check_starts
 from recsparse.parallel import for_ranges, resolve_jobs
 
 TILE_USERS, TILE_ITEMS = 64, 4096
@@ -47,7 +47,7 @@ def top_products(
         decode: gives rows of V, (I, D); called from several threads.
         n_items: I.
         k: how many; where fewer remain, the rest is item -1 with score -inf.
-        indptr: (B + 1,), with ``indices`` the CSR of items to leave out, ascending within a row.
+        indptr: (B + 1,), with ``indices`` the CSR of items to leave out, as for :func:`recsparse.kernels.topk.top_k`.
         indices: item rows.
         n_jobs: threads; the result does not depend on it.
 
@@ -55,7 +55,7 @@ def top_products(
         Items (B, k) int32 and scores (B, k) float32, best first. Ties: the lower item row first.
 
     Raises:
-        DataError: a query is not finite.
+        DataError: a query is not finite, or ``indptr`` is not of B rows of ``indices``.
 
     Cost: 2·B·I·D floating-point operations; memory B x (2k + 64) int64 and a tile a thread.
 
@@ -73,6 +73,7 @@ def top_products(
         raise DataError(
             f"Query {row} holds a number that is not finite; its model has probably diverged, fit it again."
         )
+    check_starts(indptr, len(queries))
     items = np.empty((len(queries), k), dtype=np.int32)
     scores = np.empty((len(queries), k), dtype=np.float32)
 

@@ -13,6 +13,7 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
+from recsparse.errors import DataError
 from recsparse.kernels.vector import LANES, above, bits_of, float_of, lowest_bit, raise_to
 
 Floats = npt.NDArray[np.float32]
@@ -24,6 +25,8 @@ NO_ITEM = -1
 
 _LOW = 0xFFFFFFFF
 _BLOCK = 256
+_SORTED = 1024
+"""Candidates from which sorting them takes less time than counting, for each, those that are better."""
 
 
 @nb.njit(nogil=True, cache=True)
@@ -91,6 +94,19 @@ def _lower_bound(row, k, maxima, keys):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(nogil=True, cache=True)
+def _check_pattern(indptr, indices):  # type: ignore[no-untyped-def]
+    """Give whether a CSR's rows are within its indices, one after another, and whether each ascends."""
+    ascends = True
+    for row in range(len(indptr) - 1):
+        start, stop = np.int64(indptr[row]), np.int64(indptr[row + 1])
+        if not 0 <= start <= stop <= len(indices):
+            return False, False
+        for at in range(start + 1, stop):
+            ascends &= indices[at - 1] <= indices[at]
+    return True, ascends
+
+
+@nb.njit(nogil=True, cache=True)
 def push_tile(scores, first, indptr, indices, cursor, k, keys, counts, thresholds):  # type: ignore[no-untyped-def]
     """Take the (B, C) scores of items ``first`` .. ``first + C - 1`` into the state of each row.
 
@@ -107,7 +123,8 @@ def push_tile(scores, first, indptr, indices, cursor, k, keys, counts, threshold
         line, row_keys = scores[row], keys[row]
         at, end = cursor[row], indptr[row + 1]
         while at < end and indices[at] < first + columns:
-            line[indices[at] - first] = -np.inf
+            if indices[at] >= first:  # below are unknown items, -1 say, and those of tiles that went by
+                line[indices[at] - first] = -np.inf
             at += 1
         cursor[row] = at
         count, threshold = counts[row], thresholds[row]
@@ -149,8 +166,10 @@ def finish_rows(keys, counts, items, scores):  # type: ignore[no-untyped-def]
         row_keys, count = keys[row], counts[row]
         if count > k:
             count = _keep_from(row_keys, count, _limit(row_keys[:count], k, k))
+        if count > _SORTED:
+            row_keys[:count].sort()
         for i in range(count):
-            at = _count_from(row_keys[:count], row_keys[i]) - 1
+            at = count - 1 - i if count > _SORTED else _count_from(row_keys[:count], row_keys[i]) - 1
             items[row, at] = np.int32(_LOW - (row_keys[i] & _LOW))
             scores[row, at] = _score(row_keys[i])
 
@@ -169,8 +188,22 @@ class Selection:
 
     @classmethod
     def start(cls, k: int, indptr: Integers, indices: Integers) -> Self:
-        """Begin with no candidates; the CSR pattern (item rows ascending within a row) is to be left out."""
+        """Begin with no candidates; the items of the CSR pattern are to be left out, those that there are.
+
+        Raises:
+            DataError: ``indptr`` does not bound rows of ``indices``.
+        """
         rows = len(indptr) - 1
+        within, ascends = _check_pattern(indptr, indices)
+        if not within:
+            raise DataError(
+                f"The pattern of what to leave out has row starts {indptr[:3].tolist()} .. {int(indptr[-1])}; they "
+                f"must ascend from 0 and not pass its {len(indices)} entries."
+            )
+        if not ascends:
+            indices = indices[indptr[0] : indptr[-1]]
+            indptr = indptr - indptr[0]
+            indices = indices[np.lexsort((indices, np.repeat(np.arange(rows), np.diff(indptr))))]
         return cls(
             k,
             indptr,
@@ -204,23 +237,33 @@ class Selection:
         return items, scores
 
 
+def check_starts(indptr: Integers, rows: int) -> None:
+    """Refuse a CSR pattern of another number of rows."""
+    if len(indptr) != rows + 1:
+        raise DataError(f"The pattern of what to leave out has {len(indptr) - 1} rows; {rows} are asked for.")
+
+
 def top_k(scores: Floats, k: int, indptr: Integers, indices: Integers) -> tuple[Items, Floats]:
     """The ``k`` best items of each row, best first, leaving out the row's items in a CSR pattern.
 
     Args:
         scores: (B, I) float32. A score of -inf or NaN is never recommended.
         k: how many; where fewer remain, the rest is item -1 with score -inf.
-        indptr: (B + 1,), with ``indices`` the CSR of items to leave out, ascending within a row.
-        indices: item rows.
+        indptr: (B + 1,), with ``indices`` the CSR of items to leave out.
+        indices: item rows, in any order; there is no harm in one twice, nor in one that is unknown, -1 say.
 
     Returns:
         Items (B, k) int32 and scores (B, k) float32. Ties: the lower item row first.
+
+    Raises:
+        DataError: ``indptr`` is not of B rows of ``indices``.
 
     Example:
         >>> scores = np.array([[0.1, 0.9, 0.5]], dtype=np.float32)
         >>> top_k(scores, 2, np.array([0, 1]), np.array([1]))[0]
         array([[2, 0]], dtype=int32)
     """
+    check_starts(indptr, len(scores))
     selection = Selection.start(k, indptr, indices)
     for start in range(0, len(scores), _BLOCK):
         rows = slice(start, min(start + _BLOCK, len(scores)))

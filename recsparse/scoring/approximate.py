@@ -13,7 +13,7 @@ import scipy.sparse as sp
 
 from recsparse.errors import ConfigError
 from recsparse.kernels.products import top_products
-from recsparse.kernels.topk import NO_ITEM, top_k
+from recsparse.kernels.topk import NO_ITEM, check_starts, top_k
 from recsparse.parallel import resolve_jobs
 from recsparse.tables import Table
 
@@ -76,6 +76,7 @@ class ApproximateItems:
         """
         n_queries = len(queries)
         excluded = sp.csr_array((n_queries, len(self.table)), dtype=np.int8) if excluded is None else excluded
+        check_starts(excluded.indptr, n_queries)
         wide = min(k + int(np.diff(excluded.indptr).max(initial=0)), len(self.table))
         found = np.asarray(self.index.search(queries, wide, threads=resolve_jobs(n_jobs)).keys)
         found = np.sort(found.reshape(n_queries, wide).astype(np.int64), axis=1)  # ascending: ties to the lower row

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from recsparse.errors import DataError
 from recsparse.kernels import segments
-from recsparse.kernels.topk import NO_ITEM
+from recsparse.kernels.topk import Selection, check_starts
 from recsparse.parallel import for_ranges
 from recsparse.tables.arrays import as_array, check_rows, like, row_ids
 from recsparse.tables.fallback import Ids
@@ -190,23 +190,30 @@ class Table(ABC):
     ) -> tuple[Any, Any]:
         """The best ``k`` rows for each query by inner product, leaving out a CSR pattern (B, R) if one is given.
 
-        Never holds more than a block of scores. Ties go to the lower row; where rows run out, row -1 and -inf.
+        Never holds more than a block of scores. Ties go to the lower row; where rows run out, row -1 and -inf. Scores
+        of -inf and NaN, which only queries that are not finite or too large have, are never among the best.
+
+        Args:
+            queries: float32 (B, D).
+            k: how many.
+            indptr: integers (B + 1,), with ``indices`` the rows to leave out for each query.
+            indices: integers, in any order; one that is twice there counts once, an unknown one (-1, say) not at all.
 
         Returns:
             rows int32 (B, k) and scores float32 (B, k), best first.
+
+        Raises:
+            DataError: the queries are not (B, D), ``k`` is below 1, or the pattern is not one of B rows.
         """
         vectors = self._queries(queries)
         if k < 1:
             raise DataError(f"k is {k}; it must be at least 1.")
-        out_rows = np.full((len(vectors), k), NO_ITEM, dtype=np.int32)
-        out_scores = np.full((len(vectors), k), -np.inf, dtype=np.float32)
-        skip = np.zeros(len(vectors) + 1, dtype=np.int64) if indptr is None else np.array(indptr, dtype=np.int64)
-        skipped = np.zeros(0, dtype=np.int32) if indices is None else np.asarray(indices, dtype=np.int32)
-        if len(skip) != len(vectors) + 1:
-            raise DataError(f"The pattern has {len(skip) - 1} rows for {len(vectors)} queries.")
-        at = skip[:-1].copy()
+        starts = np.zeros(len(vectors) + 1, dtype=np.int64) if indptr is None else row_ids(indptr)
+        check_starts(starts, len(vectors))
+        selection = Selection.start(k, starts, row_ids([] if indices is None else indices))
         for start, block in self.blocks():
-            segments.merge_top(vectors @ block.T, start, skip, skipped, at, out_rows, out_scores)
+            selection.push(vectors @ block.T, start)
+        out_rows, out_scores = selection.finish()
         return like(queries, out_rows), like(queries, out_scores)
 
     def matvec(self, vector: Any) -> Any:

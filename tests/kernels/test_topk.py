@@ -42,7 +42,7 @@ def scores_of(rng, kind, shape):
     seed=st.integers(0, 2**32),
     kind=st.sampled_from(["distinct", "ties", "ascending", "special"]),
     n_items=st.integers(1, 700),
-    k=st.integers(1, 150),
+    k=st.sampled_from([1, 2, 10, 63, 64, 65, 150, 400]),
     share=st.sampled_from([0.0, 0.2, 1.0]),
 )
 def test_it_is_the_head_of_a_full_sort(seed, kind, n_items, k, share):
@@ -80,6 +80,38 @@ def test_tiles_give_what_the_whole_gives(seed, kind, widths, k):
 
     for got, expected in zip(selection.finish(), top_k(scores, k, *pattern(excluded)), strict=True):
         np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("kind", ["distinct", "ties", "ascending"])
+@pytest.mark.parametrize("k", [1023, 1025, 3000])
+def test_so_many_that_they_are_sorted(kind, k):
+    scores = scores_of(np.random.default_rng(3), kind, (2, 10_000))
+    excluded = np.random.default_rng(4).random(scores.shape) < 0.1
+    items, values = top_k(scores, k, *pattern(excluded))
+    expected_items, expected_values = full_sort(scores, k, excluded)
+    np.testing.assert_array_equal(items, expected_items)
+    np.testing.assert_array_equal(values, expected_values)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_what_is_left_out_may_be_unsorted_repeated_or_unknown(dtype):
+    scores = np.arange(8, dtype=np.float32)[None].repeat(3, axis=0)
+    indptr = np.array([2, 8, 8, 10], dtype=dtype)
+    indices = np.array([0, 0, 7, -1, 5, 7, 99, 6, 0, -8], dtype=dtype)
+    items, _ = top_k(scores, 3, indptr, indices)
+    assert items.tolist() == [[4, 3, 2], [7, 6, 5], [7, 6, 5]]
+    vectors = np.arange(8, dtype=np.float32)[:, None]
+    items, _ = top_products(np.ones((3, 1), np.float32), lambda a, b: vectors[a:b], 8, 3, indptr, indices)
+    assert items.tolist() == [[4, 3, 2], [7, 6, 5], [7, 6, 5]]
+
+
+@pytest.mark.parametrize("indptr", [[0, 10**9], [-1, 1], [1, 0], [0], [0, 0, 0], []])
+def test_a_pattern_that_does_not_bound_the_rows_is_refused(indptr):
+    starts, indices = np.array(indptr, dtype=np.int64), np.array([0], dtype=np.int32)
+    with pytest.raises(DataError, match="pattern of what to leave out"):
+        top_k(np.ones((1, 3), np.float32), 1, starts, indices)
+    with pytest.raises(DataError, match="pattern of what to leave out"):
+        top_products(np.ones((1, 3), np.float32), lambda a, b: np.eye(3, dtype=np.float32)[a:b], 3, 1, starts, indices)
 
 
 def test_zero_and_minus_zero_tie():

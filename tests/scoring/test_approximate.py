@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from recsparse.errors import DataError
 from recsparse.kernels.products import top_products
 from recsparse.tables import pack
 
@@ -40,6 +41,18 @@ def test_recall_is_the_share_of_the_exact_best(table):
     shares = [len(set(a) & set(b)) / 10 for a, b in zip(exact.tolist(), found.tolist(), strict=True)]
     assert index.recall(queries, 10) == pytest.approx(np.mean(shares))
     assert index.recall(queries, 10) < 0.99  # so little effort cannot find all: the measure can tell
+
+
+def test_exclusions_in_any_order_are_left_out_and_those_of_other_queries_refused(table):
+    small = pack(table.to_dense()[:20])
+    index, query = ApproximateItems.build(small), np.ones((1, 24), np.float32)
+    best = index.top_k(query, 6)[0][0]
+    left_out = best[[2, 0, 1, 1]].astype(np.int32)
+    excluded = sp.csr_array((np.ones(4, np.float32), left_out, np.array([0, 4])), shape=(1, 20))
+    assert index.top_k(query, 3, excluded)[0].tolist() == [best[3:].tolist()]
+    assert index.recall(query, 3, excluded) == 1
+    with pytest.raises(DataError, match="has 1 rows; 2 are"):
+        index.top_k(np.ones((2, 24), np.float32), 3, excluded)
 
 
 def test_all_rows_excluded_leaves_nothing(table):

@@ -66,6 +66,17 @@ def test_top_k_equals_selection_from_all_scores(table, monkeypatch):
         assert (rows == expected_rows).mean() > 0.99  # equal scores may round differently in another block size
 
 
+def test_top_k_leaves_out_rows_in_any_order(table):
+    query = np.random.default_rng(4).standard_normal((1, 96)).astype(np.float32)
+    best = table.top_k(query, 8)[0][0]
+    for left_out in ([3, 1, 0, 2], [0, 0, 1, 2, 3], [3, 2, 2, 1, 0, 0]):
+        rows = [*best[left_out].tolist(), -1, 300, 2**32 + int(best[4])]
+        assert table.top_k(query, 4, [0, len(rows)], rows)[0].tolist() == [best[4:].tolist()]
+    for indptr, indices in (([0, 10**9], []), ([0, 1], None), ([0, 0, 0], []), ([1, 0], [5])):
+        with pytest.raises(DataError, match="pattern"):
+            table.top_k(query, 4, indptr, indices)
+
+
 @pytest.mark.parametrize("mode", ["sum", "mean"])
 def test_bags_equal_embedding_bag(table, mode):
     rng = np.random.default_rng(3)
