@@ -35,8 +35,8 @@ class Fallback(ABC):
 
     @classmethod
     @abstractmethod
-    def from_tensors(cls, header: dict[str, Any], tensors: Tensors, dim: int) -> "Fallback":
-        """The inverse."""
+    def from_tensors(cls, header: dict[str, Any], tensors: Tensors, rows: int, dim: int) -> "Fallback":
+        """The inverse, for a table of so many rows and columns; ValueError where it does not fit one."""
 
     @abstractmethod
     def fill(self, ids: Ids, missing: Ids, out: Floats) -> None:
@@ -58,7 +58,7 @@ class Zero(Fallback):
         return {}
 
     @classmethod
-    def from_tensors(cls, header: dict[str, Any], tensors: Tensors, dim: int) -> "Zero":
+    def from_tensors(cls, header: dict[str, Any], tensors: Tensors, rows: int, dim: int) -> "Zero":
         """Nothing to read."""
         return cls()
 
@@ -78,7 +78,7 @@ class Mean(Fallback):
         return {"fallback.vector": self.vector}
 
     @classmethod
-    def from_tensors(cls, header: dict[str, Any], tensors: Tensors, dim: int) -> "Mean":
+    def from_tensors(cls, header: dict[str, Any], tensors: Tensors, rows: int, dim: int) -> "Mean":
         """Wrap the vector."""
         return cls(stored_tensor(tensors, "fallback.vector", np.float32, dim))
 
@@ -135,9 +135,10 @@ class GroupMean(Fallback):
         return {"fallback.groups": self.groups, "fallback.means": self.means}
 
     @classmethod
-    def from_tensors(cls, header: dict[str, Any], tensors: Tensors, dim: int) -> "GroupMean":
+    def from_tensors(cls, header: dict[str, Any], tensors: Tensors, rows: int, dim: int) -> "GroupMean":
         """Wrap them."""
-        rows, n_groups = header["rows"], header["groups"]
+        n_groups = header["groups"]
+        check_fit(header, rows)
         groups = stored_tensor(tensors, "fallback.groups", np.uint8, buffer_bytes(rows * bits_for(n_groups - 1)))
         return cls(groups, rows, matrix(tensors, "fallback.means", n_groups, dim))
 
@@ -195,7 +196,7 @@ class HashBucket(Fallback):
         return {"fallback.vectors": self.vectors}
 
     @classmethod
-    def from_tensors(cls, header: dict[str, Any], tensors: Tensors, dim: int) -> "HashBucket":
+    def from_tensors(cls, header: dict[str, Any], tensors: Tensors, rows: int, dim: int) -> "HashBucket":
         """Wrap them."""
         return cls(matrix(tensors, "fallback.vectors", header["buckets"], dim), int(header["first_row"]))
 
@@ -273,9 +274,10 @@ class Features(Fallback):
         }  # fmt: skip
 
     @classmethod
-    def from_tensors(cls, header: dict[str, Any], tensors: Tensors, dim: int) -> "Features":
+    def from_tensors(cls, header: dict[str, Any], tensors: Tensors, rows: int, dim: int) -> "Features":
         """Wrap them."""
-        rows, entries = header["rows"], header["entries"]
+        entries = header["entries"]
+        check_fit(header, rows)
         return cls(
             stored_tensor(tensors, "fallback.indptr", np.uint32, rows + 1),
             stored_tensor(tensors, "fallback.features", np.uint32, entries),
@@ -311,6 +313,12 @@ def bucket_of(ids: Ids, buckets: int) -> Ids:
         word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         return ((word ^ (word >> np.uint64(31))) % np.uint64(buckets)).astype(np.int64)
+
+
+def check_fit(header: dict[str, Any], rows: int) -> None:
+    """ValueError where a fallback was made for another number of rows."""
+    if header["rows"] != rows:
+        raise ValueError(f"it was made for {header['rows']} rows")
 
 
 def matrix(tensors: Tensors, name: str, rows: int, dim: int) -> Floats:

@@ -14,7 +14,7 @@ from recsparse.tables.fallback import Fallback, Zero, mean_of
 from recsparse.tables.mask import Counts, Mask
 from recsparse.tables.packed import PackedTable
 from recsparse.tables.supports import Full, build_support
-from recsparse.tables.values import Floats, Scales, check_value_type, encode, to_float32
+from recsparse.tables.values import Floats, Scales, check_finite, check_value_type, encode, to_float32
 
 LAYOUTS = ("dense", "rows", "bitmap", "block", "ell", "csr", "combination")
 """How a support can be stored; see :mod:`recsparse.tables.supports`."""
@@ -40,7 +40,7 @@ def pack(
         n_jobs: threads.
 
     Raises:
-        DataError: a number is NaN or infinite, shapes differ, or the layout cannot hold the mask.
+        DataError: a number is NaN or infinite, of the fallback too, shapes differ, or the layout cannot hold the mask.
         ConfigError: an unknown layout, value type or fallback.
 
     Example:
@@ -105,7 +105,7 @@ def assemble(
         return np.tile(np.arange(dim), len(rows)) if isinstance(support, Full) else mask.columns()
 
     stored = encode(data, starts, columns, dim, value_type=value_type, scales=scales, n_jobs=n_jobs)
-    return PackedTable(mask.shape, ranked, support, stored, _fallback(fallback, data, columns, counts, dim))
+    return PackedTable(mask.shape, ranked, support, stored, _fallback(fallback, data, columns, counts, mask.shape))
 
 
 def _kept(values: Any, mask: Any) -> tuple[Mask, Floats]:
@@ -149,11 +149,19 @@ def _fill_rows(mask: Mask, data: Floats, rows: Counts) -> Floats:
     return dense[rows].reshape(-1)
 
 
-def _fallback(fallback: str | Fallback, data: Floats, columns: Any, counts: Counts, dim: int) -> Fallback:
-    if not isinstance(fallback, str):
+def _fallback(fallback: str | Fallback, data: Floats, columns: Any, counts: Counts, shape: tuple[int, int]) -> Fallback:
+    if isinstance(fallback, Fallback):
+        try:
+            tensors = {name: as_array(tensor) for name, tensor in fallback.tensors().items()}
+            fallback = fallback.from_tensors(fallback.header, tensors, *shape)
+        except ValueError as error:
+            raise DataError(f"The {fallback.kind} fallback does not fit a table of {shape}: {error}.") from error
+        for name, tensor in tensors.items():
+            if tensor.dtype.kind == "f":
+                check_finite(tensor, f"number of {name}")
         return fallback
     if fallback == "zero":
         return Zero()
     if fallback == "mean":
-        return mean_of(data, columns(), int((counts > 0).sum()), dim)
+        return mean_of(data, columns(), int((counts > 0).sum()), shape[1])
     raise ConfigError(f"The fallback is {fallback!r}; it must be 'zero', 'mean' or an object of tables.fallback.")

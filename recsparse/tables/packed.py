@@ -90,7 +90,7 @@ class PackedTable(Table):
         remap = BitRank.from_tensors(tensors, "remap", rows) if header["remap"] else None
         stored_rows = rows if remap is None else remap.ones
         support = SUPPORTS[header["support"]["kind"]].from_tensors(header["support"], tensors, stored_rows, dim)
-        fallback = FALLBACKS[header["fallback"]["kind"]].from_tensors(header["fallback"], tensors, dim)
+        fallback = FALLBACKS[header["fallback"]["kind"]].from_tensors(header["fallback"], tensors, rows, dim)
         values = Values.from_tensors(header["value_type"], header["numbers"], tensors, stored_rows, dim)
         if isinstance(support, Full) and values.n != stored_rows * dim:
             raise ValueError(f"{values.n} numbers in {stored_rows} full rows of {dim}")

@@ -45,6 +45,8 @@ NO_BYTES = frozen(np.zeros(0, dtype=np.uint8))
 NO_FLOATS = frozen(np.zeros(0, dtype=np.float32))
 NO_EXPONENT = frozen(np.zeros(0, dtype=np.int16))
 MAX_FP16 = 65504.0
+BF16_INFINITY = float(np.uint32(0x7F7F8000).view(np.float32))
+"""The first float32 that bfloat16 would round to infinity, 3.396e38."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +163,7 @@ def encode(
 
     Raises:
         ConfigError: an unknown value type or kind of scale.
-        DataError: a number is too large for fp16.
+        DataError: a number is too large for fp16 or bf16.
     """
     check_value_type(value_type)
     none = (NO_BYTES, NO_EXPONENT, NO_FLOATS)
@@ -204,7 +206,7 @@ def quantise(
 
     Raises:
         ConfigError: an unknown value type.
-        DataError: a value is not finite, or too large for fp16.
+        DataError: a value is not finite, or too large for fp16 or bf16.
 
     Example:
         >>> quantise([[0.0, 1.0, 2.0, 3.2]], "int4").round(3)
@@ -242,25 +244,27 @@ def to_float32(values: npt.NDArray[Any]) -> Floats:
     return single
 
 
-def check_finite(values: npt.NDArray[np.floating]) -> None:
-    """Refuse NaN and infinite values, saying where the first one is."""
+def check_finite(values: npt.NDArray[np.floating], what: str = "value") -> None:
+    """Refuse NaN and infinite values, saying what they are and where the first one is."""
     flat = values.reshape(-1)
     for start in range(0, flat.size, 1 << 22):
         block = flat[start : start + (1 << 22)]
         bad = np.flatnonzero(~np.isfinite(block))
         if len(bad):
             where = tuple(int(i) for i in np.unravel_index(start + bad[0], values.shape))
-            raise DataError(f"The value at {where} is {block[bad[0]]}; a table holds finite numbers only.")
+            raise DataError(f"The {what} at {where} is {block[bad[0]]}; a table holds finite numbers only.")
 
 
 def _float_codes(data: Floats, value_type: str) -> npt.NDArray[Any]:
     if value_type == "fp32":
         return data
+    largest = float(np.abs(data).max(initial=0.0))
     if value_type == "fp16":
-        largest = float(np.abs(data).max(initial=0.0))
         if largest > MAX_FP16:
             raise DataError(f"The value {largest} does not fit fp16 (up to {MAX_FP16}); use bf16, fp32 or int8.")
         return data.astype(np.float16)
+    if largest >= BF16_INFINITY:
+        raise DataError(f"The value {largest} does not fit bf16 (below {BF16_INFINITY:.4g}); use fp32 or int8.")
     bits = data.view(np.uint32)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)  # nearest, ties to even
 

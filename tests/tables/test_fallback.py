@@ -1,12 +1,14 @@
 """What pruned and unknown ids return."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from recsparse.errors import DataError
+from recsparse.errors import ConfigError, DataError
 from recsparse.tables import Mask, load_table, pack, save_table
-from recsparse.tables.fallback import Features, GroupMean, HashBucket, bucket_of
+from recsparse.tables.fallback import Features, GroupMean, HashBucket, Mean, bucket_of
 
 R, D = 40, 6
 RNG = np.random.default_rng(8)
@@ -70,6 +72,31 @@ def test_features_embed_rows_never_seen():
 def test_a_dense_layout_cannot_tell_pruned_rows():
     with pytest.raises(DataError, match="rows"):
         pack(VALUES, Mask.from_rows(STORED, D), layout="dense", fallback="mean")
+
+
+def test_a_fallback_that_does_not_fit_the_table_is_refused():
+    mask = Mask.from_rows(STORED, D)
+    fits = {kind: fallback for kind, fallback in fallbacks().items() if not isinstance(fallback, str)}
+    for kind in ("group-mean", "features"):
+        with pytest.raises(DataError, match=f"{kind} fallback does not fit .* made for 40 rows"):
+            pack(VALUES[:30], Mask.from_rows(STORED[:30], D), fallback=fits[kind])
+    for fallback in (Mean(np.zeros(D - 1, np.float32)), Mean(np.zeros(D - 2)), *fits.values()):
+        with pytest.raises(DataError, match="does not fit a table"):
+            pack(VALUES[:, 1:-1], Mask.from_rows(STORED, D - 2), fallback=fallback)
+    with pytest.raises(ConfigError, match="fallback is 3"):
+        pack(VALUES, mask, fallback=3)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_fallback_with_numbers_that_are_not_finite_is_refused(bad):
+    for fallback, name in (
+        (Mean(np.full(D, bad, np.float32)), "vector"),
+        (replace(fallbacks()["group-mean"], means=np.full((4, D), bad, np.float32)), "means"),
+        (replace(fallbacks()["hash"], vectors=np.full((4, D), bad, np.float32)), "vectors"),
+        (replace(fallbacks()["features"], embeddings=np.full((5, D), bad, np.float32)), "embeddings"),
+    ):
+        with pytest.raises(DataError, match=f"number of fallback.{name} at .* is {bad}"):
+            pack(VALUES, Mask.from_rows(STORED, D), fallback=fallback)
 
 
 def test_hash_buckets_are_spread_evenly():

@@ -53,6 +53,17 @@ def test_float_types_round_to_nearest():
     np.testing.assert_array_equal(quantise(values, "bf16")[0, :2], [1, 1 + 2**-7])
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_what_would_round_to_infinity_is_refused(sign):
+    largest = np.float32((2 - 2**-7) * 2.0**127)
+    half = np.float32(2.0**119)  # from there up it is nearer to the next bfloat16, which there is not
+    fits = np.nextafter(largest + half, np.float32(0))
+    assert pack([[sign * fits]], value_type="bf16").lookup([0]) == sign * largest
+    for value_type, large in (("bf16", largest + half), ("bf16", 3.4e38), ("fp16", 65505)):
+        with pytest.raises(DataError, match=f"does not fit {value_type}"):
+            pack(np.float32([[sign * large]]), value_type=value_type)
+
+
 def test_masked_entries_have_no_say():
     values = np.float32([[1.0, 100.0, 2.0]])
     mask = np.array([[True, False, True]])
