@@ -4,6 +4,8 @@ A *kind* says how: 32 is float32, 16 float16, 15 bfloat16, and 2 to 8 are intege
 times a scale. Row scales are one byte each: a sign and a place on the lattice ``2 ** (e / 8)``.
 """
 
+import math
+
 import numba as nb
 import numpy as np
 
@@ -122,7 +124,9 @@ def round_rows(data, starts, first, last, width, scales, row_scales, codes):  # 
     """Round rows ``first`` to ``last`` of ragged ``data`` to ``width`` bits, each with its best scale.
 
     Tries every scale of the lattice from a third of the one that spans the row to twice it, with both signs (the
-    integers reach one further down than up), and keeps the least squared error; ties go to the larger scale.
+    integers reach one further down than up), and keeps the least squared error; ties go to the larger scale. Errors are
+    squared as multiples of a power of two near the row's largest number, so that none overflows or vanishes. A scale
+    by which a number would become infinite has an infinite error.
     """
     low = np.float32(-(1 << (width - 1)))
     high = np.float32((1 << (width - 1)) - 1)
@@ -136,6 +140,8 @@ def round_rows(data, starts, first, last, width, scales, row_scales, codes):  # 
             codes[start:stop] = 0
             continue
         span = top / high
+        _, exponent = math.frexp(top)
+        unit = np.float32(math.ldexp(1.0, -min(max(exponent, -126), 126)))
         best = np.inf
         chosen = np.float32(0)
         for place in range(SCALE_PLACES - 1, -1, -1):
@@ -149,7 +155,7 @@ def round_rows(data, starts, first, last, width, scales, row_scales, codes):  # 
                 error = 0.0
                 for i in range(start, stop):
                     rounded = min(max(np.rint(data[i] * inverse), low), high)
-                    gap = data[i] - rounded * scale
+                    gap = (data[i] - rounded * scale) * unit
                     error += gap * gap
                 if error < best:
                     best = error

@@ -15,7 +15,8 @@ of least squared error is taken (some clipping pays when bits are few). So a row
 
 ``sqrt(mean(error ** 2)) <= max(1.1 * max|row|, 1.2 * 2^-15 * max|table|) / (2^(b-1) - 1) / 2``,
 
-and rounding what is rounded already changes nothing (but for rows some 10,000 times smaller than the largest).
+and rounding what is rounded already changes nothing (but for rows some 10,000 times smaller than the largest). That is
+so up to float32's largest number, and down to 2^-126, the smallest scale: an error of 2^-127 is always possible.
 A *column* scale is a float32 for the whole table.
 """
 
@@ -275,6 +276,7 @@ def _lattice_exponent(data: Floats, width: int) -> int:
         return 0
     span = largest / (2 ** (width - 1) - 1)
     top = int(np.ceil(kernels.SCALE_STEPS * np.log2(2 * span)))
+    top = min(top, 128 * kernels.SCALE_STEPS - 1)  # float32 has no more
     return max(top - kernels.SCALE_PLACES + 1, -126 * kernels.SCALE_STEPS)
 
 
@@ -292,7 +294,8 @@ def _round_columns(
         for sign in (1, -1):
             candidate = (span * np.float32(ratio * sign)).astype(np.float32)
             each = candidate[columns]
-            gap = data - np.clip(np.rint(data / each), low, high) * each
+            with np.errstate(over="ignore"):  # an infinite number has an infinite error
+                gap = data - np.clip(np.rint(data / each), low, high) * each
             error = np.bincount(columns, weights=gap.astype(np.float64) ** 2, minlength=dim)
             scale = np.where(error < best, candidate, scale)
             best = np.minimum(error, best)

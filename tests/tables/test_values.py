@@ -37,6 +37,28 @@ def test_rounding_twice_is_rounding_once(values, value_type):
     np.testing.assert_array_equal(quantise(once, value_type), once)
 
 
+@pytest.mark.parametrize("magnitude", [1e-45, 1e-38, 1e-36, 1e-30, 1e25, 1.7e38, float(np.finfo(np.float32).max)])
+@pytest.mark.parametrize("value_type", INTEGERS)
+def test_the_bound_holds_over_the_range_of_float32(value_type, magnitude):
+    values = np.random.default_rng(2).uniform(-1, 1, (30, 16))
+    values = (values / np.abs(values).max(axis=1, keepdims=True) * magnitude).astype(np.float32)
+    rounded = quantise(values, value_type)
+    error = np.sqrt(((rounded.astype(np.float64) - values) ** 2).mean(axis=1))
+    high = 2 ** (INTEGERS[value_type] - 1) - 1
+    assert (error <= np.maximum(1.1 * magnitude / high / 2, 2.0**-127)).all()
+    np.testing.assert_array_equal(quantise(rounded, value_type), rounded)
+    np.testing.assert_array_equal(pack(values, layout="dense", value_type=value_type).to_dense(), rounded)
+    assert np.isfinite(quantise(values, value_type, scales="column")).all()
+
+
+@pytest.mark.parametrize("value_type", INTEGERS)
+def test_rounding_is_the_same_at_any_power_of_two(value_type):
+    values = np.random.default_rng(3).standard_normal((50, 16)).astype(np.float32)
+    rounded = quantise(values, value_type)
+    for power in (-90.0, 90.0):
+        np.testing.assert_array_equal(quantise(values * np.float32(2**power), value_type), rounded * 2**power)
+
+
 @pytest.mark.parametrize("value_type", INTEGERS)
 def test_the_scale_search_beats_spanning_the_row(value_type):
     values = np.random.default_rng(0).standard_normal((500, 64)).astype(np.float32)
