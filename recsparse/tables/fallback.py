@@ -165,7 +165,8 @@ class HashBucket(Fallback):
 
     Attributes:
         vectors: float32 (H, D).
-        first_row: what is added to an id before hashing, so that a slice answers as the whole table did.
+        first_row: what is added to an id before hashing, so that a slice answers as the whole table did; not to a
+            negative one, which is no row of either.
     """
 
     vectors: Floats
@@ -202,7 +203,9 @@ class HashBucket(Fallback):
 
     def fill(self, ids: Ids, missing: Ids, out: Floats) -> None:
         """Each id's bucket's vector."""
-        out[missing] = self.vectors[bucket_of(ids[missing] + self.first_row, len(self.vectors))]
+        asked = ids[missing]
+        rows = np.where(asked < 0, asked, asked + self.first_row)
+        out[missing] = self.vectors[bucket_of(rows, len(self.vectors))]
 
     def slice_rows(self, start: int, stop: int) -> "HashBucket":
         """The same vectors for the same original ids."""

@@ -77,8 +77,8 @@ class ShardedTable(Table):
         shard[(shard < 0) | (shard >= len(self.shards))] = len(self.shards) - 1
         for number in np.unique(shard):
             place = np.flatnonzero(shard == number)
-            local = ids[place] - self.starts[number]
-            local[ids[place] < 0] = -1
+            asked = ids[place]
+            local = np.where(asked < 0, asked, asked - self.starts[number])  # negative ids are nobody's rows
             out[place] = self.shards[number].lookup(local)
 
     def slice_rows(self, start: int, stop: int) -> Table:

@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 
 from recsparse.errors import ConfigError, DataError
-from recsparse.tables import Mask, load_table, pack, save_table
+from recsparse.tables import Mask, ShardedTable, load_table, pack, save_table
 from recsparse.tables.fallback import Features, GroupMean, HashBucket, Mean, bucket_of
 
 R, D = 40, 6
@@ -60,6 +60,11 @@ def test_pruned_and_unknown_ids_return_the_fallback(tmp_path, kind, layout):
     np.testing.assert_array_equal(loaded.lookup(ids), table.lookup(ids))
     assert loaded.breakdown() == table.breakdown()
     np.testing.assert_array_equal(table[7:33].lookup(np.arange(26)), table.lookup(np.arange(7, 33)))
+    shards = ShardedTable((table[:7], table[7:33][:20], table[27:]))
+    for unknown in (-np.arange(1, 20), np.array([-(2**63), 2**63 - 1, R, R + 9])):
+        np.testing.assert_array_equal(shards.lookup(unknown), table.lookup(unknown))
+        negative = unknown[unknown < 0]
+        np.testing.assert_array_equal(table[7:33].lookup(negative), table.lookup(negative))
 
 
 def test_features_embed_rows_never_seen():
