@@ -59,6 +59,16 @@ class Interactions:
                 f"The value {self.matrix.data[where]} of user {self.users[USER][user].as_py()!r} is not finite; "
                 "remove it or give it a number."
             )
+        low, high = (int(edge) for edge in (self.matrix.indices.min(initial=0), self.matrix.indices.max(initial=-1)))
+        if low < 0 or high >= n_items:
+            raise DataError(
+                f"The matrix has an entry in column {low if low < 0 else high} of {n_items}; build it anew."
+            )
+        if (np.diff(self.matrix.indptr) < 0).any():
+            raise DataError("The matrix is malformed, its row starts descend; build it anew.")
+        ascending = self.matrix if self.matrix.has_sorted_indices else self.matrix.sorted_indices()
+        if not ascending.has_canonical_format:
+            raise DataError("The matrix has a pair of user and item twice; call its sum_duplicates().")
         if self.times is not None and len(self.times) != self.matrix.nnz:
             raise DataError(f"There are {len(self.times)} times for {self.matrix.nnz} interactions.")
 

@@ -99,5 +99,14 @@ def test_tables_must_fit_the_matrix() -> None:
         Interactions(matrix, items, items)
     with pytest.raises(DataError, match="stored as csc"):
         Interactions(matrix.tocsc(), users, items)
+    for indices, indptr, message in (
+        ([0, 2], [0, 1, 2], "column 2 of 2"),
+        ([0, -1], [0, 1, 2], "column -1 of 2"),
+        ([1, 0, 1], [0, 3, 3], "twice"),
+        ([1, 0], [0, 10**8, 2], "starts descend"),
+    ):
+        wrong = sp.csr_array((np.ones(len(indices), np.float32), np.array(indices), np.array(indptr)), shape=(2, 2))
+        with pytest.raises(DataError, match=message):
+            Interactions(wrong, users, items)
     with pytest.raises(DataError, match="3 times for 2"):
         Interactions(matrix, users, items, np.arange(3))
