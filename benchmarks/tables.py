@@ -20,15 +20,28 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 
 import recsparse
 from recsparse.parallel import resolve_jobs
-from recsparse.tables import Mask, PackedTable, convert, load_table, pack, save_table, to_fbgemm, to_scipy
+from recsparse.tables import (
+    FactoredTable,
+    Mask,
+    PackedTable,
+    Table,
+    convert,
+    load_table,
+    pack,
+    save_table,
+    to_fbgemm,
+    to_scipy,
+)  # fmt: skip
 from recsparse.tables.pack import assemble
 
 ROWS, DIM, LOOKUPS = 70_000, 64, 4096
 LARGE_ROWS = 10_000_000
+BASIS_ROWS, PICKS = 256, 8
 TURN = 10
 DENSITIES = (0.2, 0.1, 0.05)
 VALUE_TYPES = ("fp32", "fp16", "int8", "int4")
@@ -72,7 +85,7 @@ def mask_for(layout: str, magnitude: np.ndarray, density: float, rng: np.random.
 
 
 def lookups(rng: np.random.Generator, threads: int, repeats: int, value_types: tuple[str, ...]) -> list[dict[str, Any]]:
-    """One line a density x layout x value type."""
+    """One line a density x layout x value type, and one of a low-rank table."""
     torch.set_num_threads(threads)
     everything = os.sched_getaffinity(0)
     os.sched_setaffinity(0, sorted(everything)[:threads])  # which our threads follow
@@ -82,37 +95,50 @@ def lookups(rng: np.random.Generator, threads: int, repeats: int, value_types: t
     torch_ids = [torch.from_numpy(each) for each in ids]
     short_ids = [torch.from_numpy(each.astype(np.int32)) for each in ids]
     offsets = torch.arange(LOOKUPS + 1, dtype=torch.int32)
+
+    def measure(table: Table, density: float, layout: str, pruned: Any) -> dict[str, Any]:
+        calls = {
+            "recsparse": lambda n: table.lookup(ids[n % 64]),
+            "one id": lambda n: table.lookup(ids[n % 64][:1]),
+            "F.embedding": lambda n: torch.nn.functional.embedding(torch_ids[n % 64], weight),
+            "FBGEMM pruned int8": lambda n: pruned(short_ids[n % 64], offsets),
+        }
+        if isinstance(table, PackedTable) and table.value_type == "fp32":
+            matrix = to_scipy(table)
+            calls["SciPy CSR"] = lambda n: matrix[ids[n % 64]].toarray()
+        times = clock(calls, repeats)
+        ours, least = times["recsparse"]["p50_us"], times["recsparse"]["min_us"]
+        line = {
+            "threads": threads, "density": density, "layout": layout, "value_type": table.value_type,
+            "nbytes": table.nbytes,
+            "dense_fp32_over_nbytes": round(values.nbytes / table.nbytes, 2), "times": times,
+            "million_rows_per_s": round(LOOKUPS / ours, 1),
+            "over_F_embedding": round(ours / times["F.embedding"]["p50_us"], 2),
+            "over_FBGEMM": round(ours / times["FBGEMM pruned int8"]["p50_us"], 2),
+            "least_over_F_embedding": round(least / times["F.embedding"]["min_us"], 2),
+            "least_over_FBGEMM": round(least / times["FBGEMM pruned int8"]["min_us"], 2),
+        }  # fmt: skip
+        show(line)
+        return line
+
     lines = []
     for density in DENSITIES:
         pruned = to_fbgemm(pack(values, mask_for("rows", magnitude, density, rng), layout="rows", value_type="int8"))
         for layout in LAYOUTS:
             mask = mask_for(layout, magnitude, density, rng)
-            for value_type in value_types:
-                table = pack(values, mask, layout=layout, value_type=value_type)
-                calls = {
-                    "recsparse": lambda n, table=table: table.lookup(ids[n % 64]),
-                    "one id": lambda n, table=table: table.lookup(ids[n % 64][:1]),
-                    "F.embedding": lambda n: torch.nn.functional.embedding(torch_ids[n % 64], weight),
-                    "FBGEMM pruned int8": lambda n, pruned=pruned: pruned(short_ids[n % 64], offsets),
-                }
-                if value_type == "fp32":
-                    matrix = to_scipy(table)
-                    calls["SciPy CSR"] = lambda n, matrix=matrix: matrix[ids[n % 64]].toarray()
-                times = clock(calls, repeats)
-                ours, least = times["recsparse"]["p50_us"], times["recsparse"]["min_us"]
-                lines.append({
-                    "threads": threads, "density": density, "layout": layout, "value_type": value_type,
-                    "nbytes": table.nbytes,
-                    "dense_fp32_over_nbytes": round(values.nbytes / table.nbytes, 2), "times": times,
-                    "million_rows_per_s": round(LOOKUPS / ours, 1),
-                    "over_F_embedding": round(ours / times["F.embedding"]["p50_us"], 2),
-                    "over_FBGEMM": round(ours / times["FBGEMM pruned int8"]["p50_us"], 2),
-                    "least_over_F_embedding": round(least / times["F.embedding"]["min_us"], 2),
-                    "least_over_FBGEMM": round(least / times["FBGEMM pruned int8"]["min_us"], 2),
-                })  # fmt: skip
-                show(lines[-1])
+            tables = (pack(values, mask, layout=layout, value_type=each) for each in value_types)
+            lines.extend(measure(table, density, layout, pruned) for table in tables)
+    lines.append(measure(low_rank(rng), PICKS / BASIS_ROWS, "low-rank", pruned))
     os.sched_setaffinity(0, everything)
     return lines
+
+
+def low_rank(rng: np.random.Generator) -> FactoredTable:
+    """S of ``PICKS`` of ``BASIS_ROWS`` numbers a row, and a dense basis."""
+    columns = np.sort(rng.random((ROWS, BASIS_ROWS), dtype=np.float32).argpartition(PICKS, axis=1)[:, :PICKS], axis=1)
+    numbers = rng.standard_normal(columns.size).astype(np.float32)
+    picked = sp.csr_array((numbers, columns.reshape(-1), np.arange(ROWS + 1) * PICKS), shape=(ROWS, BASIS_ROWS))
+    return FactoredTable(pack(picked, layout="ell"), pack(rng.standard_normal((BASIS_ROWS, DIM)), layout="dense"))
 
 
 def show(line: dict[str, Any]) -> None:

@@ -1,7 +1,13 @@
-"""Sums over bags of rows."""
+"""Weighted sums of rows."""
 
 import numba as nb
 import numpy as np
+
+from recsparse.kernels.bits import read, write
+from recsparse.kernels.vector import LANES, lowest_bit, nonzero
+
+AT_ONCE = 4
+"""Rows that one pass over a sum adds."""
 
 
 @nb.njit(nogil=True, cache=True)
@@ -14,3 +20,39 @@ def add_segments(rows, weights, ends, first, out):  # type: ignore[no-untyped-de
         weight = weights[i]
         for column in range(rows.shape[1]):
             out[bag, column] += weight * rows[i, column]
+
+
+@nb.njit(nogil=True, cache=True, error_model="numpy", _nrt=False)
+def multiply_nonzero(left, rows, width, right, dim, columns, out):  # type: ignore[no-untyped-def]
+    """Matrix product of a mostly zero ``left`` (rows, width) and ``right`` (width, dim) into ``out``, all flat.
+
+    Numbers that are not zero add their multiples of rows, ``AT_ONCE`` at a time. ``left`` ends in ``LANES`` numbers
+    that do not count; ``columns`` (width + AT_ONCE,) is room to note where a row's numbers are.
+    """
+    for row in range(rows):
+        at = row * width
+        n = 0
+        for first in range(0, width, LANES):
+            found = nonzero(left, at + first)
+            if first + LANES > width:
+                found &= (np.uint64(1) << np.uint64(width - first)) - np.uint64(1)
+            while found != 0:
+                columns[n] = first + np.int64(lowest_bit(found))
+                found &= found - np.uint64(1)
+                n += 1
+        for spare in range(n, n + AT_ONCE):
+            columns[spare] = 0
+        to = row * dim
+        for column in range(dim):
+            write(out, to + column, np.float32(0))
+        for i in range(0, n, AT_ONCE):
+            a, b, c, d = columns[i], columns[i + 1], columns[i + 2], columns[i + 3]
+            p = read(left, at + a)
+            q = read(left, at + b) if i + 1 < n else np.float32(0)
+            r = read(left, at + c) if i + 2 < n else np.float32(0)
+            s = read(left, at + d) if i + 3 < n else np.float32(0)
+            a, b, c, d = a * dim, b * dim, c * dim, d * dim
+            for column in range(dim):
+                total = read(out, to + column) + p * read(right, a + column) + q * read(right, b + column)
+                total += r * read(right, c + column)
+                write(out, to + column, total + s * read(right, d + column))

@@ -43,6 +43,18 @@ def above(_typing: Any, row: Any, _offset: Any, _threshold: Any) -> Any:
 
 
 @intrinsic
+def nonzero(_typing: Any, row: Any, _offset: Any) -> Any:
+    """Give the bits of ``row[offset : offset + 64] != 0``, the first column lowest; NaN is not zero."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        numbers = _load(builder, _pointer(context, builder, signature.args[0], *arguments))
+        hits = builder.fcmp_unordered("!=", numbers, ir.Constant(_VECTOR, [0.0] * LANES))
+        return builder.bitcast(hits, ir.IntType(LANES))
+
+    return types.uint64(row, types.int64), generate
+
+
+@intrinsic
 def raise_to(_typing: Any, maxima: Any, _at: Any, row: Any, _offset: Any) -> Any:
     """Raise ``maxima[at : at + 64]`` to ``row[offset : offset + 64]`` where that is higher; NaN never is."""
 

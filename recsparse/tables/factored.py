@@ -1,19 +1,25 @@
 """Low-rank x sparse: a table that is the product of two packed ones."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from recsparse.errors import DataError
+from recsparse.kernels import segments
+from recsparse.kernels.vector import LANES
+from recsparse.parallel import share
 from recsparse.tables.arrays import like
 from recsparse.tables.fallback import Ids
 from recsparse.tables.mask import Counts
-from recsparse.tables.packed import PackedTable
+from recsparse.tables.packed import MANY, PackedTable
 from recsparse.tables.table import Table
 from recsparse.tables.values import Floats
 
 BASIS = "basis."
+PICKED_BYTES = 1 << 19
+"""Rows of S that are dense at one time: half of a second-level cache, the basis has the other."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -77,10 +83,34 @@ class FactoredTable(Table):
         return self.sparse.row_counts()
 
     def _gather(self, ids: Ids, out: Floats) -> None:
-        np.matmul(self.sparse.lookup(ids), self._dense_basis(), out=out)
+        m, dim = self.basis.shape
+        few = 4 * self.sparse.values.n <= self.sparse.stored_rows * m  # else BLAS is quicker than leaving out zeros
+        step = max(16, PICKED_BYTES // (4 * m))
+
+        def work(first: int, last: int) -> None:
+            picked = np.empty(min(step, last - first) * m + LANES, dtype=np.float32)
+            columns = np.empty(m + segments.AT_ONCE, dtype=np.int64)
+            for start in range(first, last, step):
+                stop = min(start + step, last)
+                rows = picked[: (stop - start) * m].reshape(-1, m)
+                self.sparse._gather(ids[start:stop], rows)
+                if few:
+                    result = out[start:stop].reshape(-1)
+                    segments.multiply_nonzero(picked, len(rows), m, self._flat_basis, dim, columns, result)
+                else:
+                    np.matmul(rows, self._flat_basis.reshape(m, dim), out=out[start:stop])
+
+        if few and len(ids) * dim >= MANY:
+            share(work, len(ids))
+        else:
+            work(0, len(ids))
+
+    @cached_property
+    def _flat_basis(self) -> Floats:
+        return self.basis.dense_rows(0, self.basis.shape[0]).reshape(-1)
 
     def _dense_basis(self) -> Floats:
-        return self.basis.dense_rows(0, self.basis.shape[0])
+        return self._flat_basis.reshape(self.basis.shape)
 
     def scores(self, queries: Any, *, n_jobs: int | None = None) -> Any:
         """``(Q B^T) S^T``: the basis is applied to the queries, once, not to the rows."""

@@ -1,9 +1,11 @@
 """Tables of tables: factored and sharded, their files, and conversions."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
 from recsparse.errors import BudgetError, DataError, FormatError
 from recsparse.tables import (
@@ -42,6 +44,30 @@ def test_a_factored_table_is_the_product(tmp_path):
     np.testing.assert_array_equal(table[10:20].lookup([3]), table.lookup([13]))
     with pytest.raises(DataError, match="rows of B"):
         FactoredTable(pack(VALUES), pack(VALUES))
+
+
+@pytest.mark.parametrize("m", [5, 64, 100, 257])
+@pytest.mark.parametrize("picks", [0, 1, 3, 4, 5])
+def test_a_factored_lookup_multiplies_the_numbers_there_are(m, picks):
+    rng = np.random.default_rng(m)
+    picked = np.zeros((2000, m), dtype=np.float32)
+    np.put_along_axis(picked, rng.random((2000, m)).argsort(axis=1)[:, :picks], rng.integers(-9, 9, (2000, picks)), 1)
+    basis = rng.integers(-9, 9, (m, 24)).astype(np.float32)  # so that every sum is exact, whatever its order
+    table = FactoredTable(pack(picked, layout="csr"), pack(basis, layout="dense", value_type="bf16"))
+    ids = rng.integers(-1, 2001, 3000)
+    expected = np.where(((ids >= 0) & (ids < 2000))[:, None], (picked @ basis)[ids.clip(0, 1999)], 0)
+    np.testing.assert_array_equal(table.lookup(ids), expected)
+    np.testing.assert_array_equal(table.to_dense(n_jobs=2), picked @ basis)
+
+
+def test_a_factored_lookup_of_many_ids_holds_few_rows_of_s():
+    picked = sp.csr_array((np.ones(3000), (np.arange(3000), np.arange(3000) % 2048)), shape=(3000, 2048))
+    table = FactoredTable(pack(picked), pack(np.ones((2048, 8))))
+    table.lookup([0])
+    tracemalloc.start()
+    table.lookup(np.arange(3000))
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000  # S's rows would be 24 MB
+    tracemalloc.stop()
 
 
 def test_shards_answer_as_the_whole_and_a_rank_loads_only_its_rows(tmp_path):
