@@ -163,3 +163,17 @@ def round_rows(data, starts, first, last, width, scales, row_scales, codes):  # 
                     row_scales[row] = place + sign * SCALE_PLACES
         for i in range(start, stop):
             codes[i] = np.int8(min(max(np.rint(data[i] * (np.float32(1) / chosen)), low), high))
+
+
+@nb.njit(nogil=True, cache=True, error_model="numpy")
+def column_errors(data, columns, width, scales):  # type: ignore[no-untyped-def]
+    """Squared error of each column's numbers when rounded to ``width`` bits by each of its ``scales`` (D, n)."""
+    low = np.float32(-(1 << (width - 1)))
+    high = np.float32((1 << (width - 1)) - 1)
+    errors = np.zeros(scales.shape)
+    for i in range(len(data)):
+        number, tried, error = data[i], scales[columns[i]], errors[columns[i]]
+        for j in range(len(tried)):
+            gap = number - min(max(np.rint(number / tried[j]), low), high) * tried[j]
+            error[j] += np.float64(gap) * np.float64(gap)
+    return errors

@@ -106,3 +106,16 @@ def test_bad_settings_are_refused():
         quantise(np.ones((1, 1)), "int8", scales="table")
     with pytest.raises(DataError, match="finite"):
         quantise([[np.nan]], "int8")
+
+
+@pytest.mark.parametrize("value_type", ["int8", "int3"])
+def test_a_column_scale_is_the_best_of_those_tried(value_type):
+    values = np.random.default_rng(5).standard_normal((300, 7)).astype(np.float32)
+    high = 2 ** (int(value_type[3:]) - 1) - 1
+    rounded = quantise(values, value_type, scales="column")
+    for column in range(7):
+        number = values[:, column]
+        spans = np.abs(number).max() / high * np.linspace(1, 0.3, 15)
+        tried = [np.clip(np.rint(number / s), -high - 1, high) * s for s in (*spans, *-spans)]
+        best = min(float(np.square(number - each).sum()) for each in tried)
+        np.testing.assert_allclose(np.square(number - rounded[:, column]).sum(), best, rtol=1e-4)
