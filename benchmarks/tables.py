@@ -144,7 +144,7 @@ def low_rank(rng: np.random.Generator) -> FactoredTable:
 def show(line: dict[str, Any]) -> None:
     times = line["times"]
     print(
-        f"{line['threads']} thread {line['density']:<5}{line['layout']:<12}{line['value_type']:<5}"
+        f"{line['threads']} thread {line['density']:<8}{line['layout']:<12}{line['value_type']:<5}"
         f"{line['nbytes']:>11,} B {line['dense_fp32_over_nbytes']:>6} x  p50 {times['recsparse']['p50_us']:>7} us "
         f"p99 {times['recsparse']['p99_us']:>8}  one id {times['one id']['p50_us']:>5}  "
         f"{line['million_rows_per_s']:>5} M rows/s  F.embedding x {line['over_F_embedding']:<5} "

@@ -56,3 +56,27 @@ def multiply_nonzero(left, rows, width, right, dim, columns, out):  # type: igno
                 total = read(out, to + column) + p * read(right, a + column) + q * read(right, b + column)
                 total += r * read(right, c + column)
                 write(out, to + column, total + s * read(right, d + column))
+
+
+@nb.njit(nogil=True, cache=True)
+def sum_rows(rows, indptr, columns, weights, vectors, places, out):  # type: ignore[no-untyped-def]
+    """Fill ``out[places[i]]`` with row ``rows[i]`` of a CSR matrix times ``vectors``; only those rows are read.
+
+    Returns how many entries lead outside, which a damaged file can cause; they are left out.
+    """
+    outside = 0
+    for i in range(len(rows)):
+        total = out[places[i]]
+        total[:] = 0
+        start, stop = np.int64(indptr[rows[i]]), np.int64(indptr[rows[i] + 1])
+        if start > stop or stop > len(columns):
+            outside += 1
+            continue
+        for at in range(start, stop):
+            if columns[at] >= len(vectors):
+                outside += 1
+                continue
+            weight, vector = weights[at], vectors[columns[at]]
+            for column in range(len(total)):
+                total[column] += weight * vector[column]
+    return outside

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from recsparse.errors import DataError
+from recsparse.errors import DataError, FormatError
 from recsparse.kernels import bits as kernels
+from recsparse.kernels import segments
 from recsparse.tables.arrays import as_array, as_csr
 from recsparse.tables.bits import Bytes, bits_for, buffer_bytes, copy_bits, frozen, pack_integers
 from recsparse.tables.bits import stored as stored_tensor
@@ -289,11 +290,11 @@ class Features(Fallback):
         )
 
     def fill(self, ids: Ids, missing: Ids, out: Floats) -> None:
-        """Sums of embeddings."""
+        """Sums of embeddings; only the features of these rows are read."""
         known = missing[(ids[missing] >= 0) & (ids[missing] < len(self.indptr) - 1)]
-        shape = (len(self.indptr) - 1, len(self.embeddings))
-        every = sp.csr_array((self.weights, self.features.astype(np.int64), self.indptr.astype(np.int64)), shape=shape)
-        out[known] = every[ids[known]] @ self.embeddings
+        csr = (self.indptr, self.features, self.weights)
+        if segments.sum_rows(ids[known], *csr, self.embeddings, known, out):
+            raise FormatError("The table is damaged: a row's features are outside of what is stored. Save it again.")
 
     def slice_rows(self, start: int, stop: int) -> "Features":
         """Those rows' features."""

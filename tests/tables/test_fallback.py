@@ -1,12 +1,13 @@
 """What pruned and unknown ids return."""
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from recsparse.errors import ConfigError, DataError
+from recsparse.errors import ConfigError, DataError, FormatError
 from recsparse.tables import Mask, ShardedTable, load_table, pack, save_table
 from recsparse.tables.fallback import Features, GroupMean, HashBucket, Mean, bucket_of
 
@@ -72,6 +73,28 @@ def test_features_embed_rows_never_seen():
     np.testing.assert_allclose(fallback.embed(FEATURES[:2]), FEATURES[:2] @ fallback.embeddings, rtol=1e-5)
     with pytest.raises(DataError, match="features"):
         fallback.embed(FEATURES[:, :3])
+
+
+def test_only_the_features_of_the_rows_asked_for_are_read():
+    features = sp.random_array((70_000, 50), density=0.4, rng=RNG, format="csr")  # 11 MB of features
+    values = np.ones((70_000, 2), dtype=np.float32)
+    stored = np.arange(70_000) % 2 > 0
+    table = pack(values, Mask.from_rows(stored, 2), fallback=Features.fit(values, features, stored))
+    table.lookup([0])
+    tracemalloc.start()
+    row = table.lookup([68_000])
+    assert tracemalloc.get_traced_memory()[1] < 100_000
+    tracemalloc.stop()
+    np.testing.assert_allclose(row, features[[68_000]] @ table.fallback.embeddings, rtol=1e-5)
+
+
+@pytest.mark.parametrize("part", ["indptr", "features"])
+def test_damaged_features_are_noticed_and_nothing_outside_is_read(part):
+    fallback = fallbacks()["features"]
+    noise = np.full(len(getattr(fallback, part)), 2**32 - 1, dtype=np.uint32)
+    table = pack(VALUES, Mask.from_rows(STORED, D), fallback=replace(fallback, **{part: noise}))
+    with pytest.raises(FormatError, match="features"):
+        table.lookup(np.arange(R))
 
 
 def test_a_dense_layout_cannot_tell_pruned_rows():
