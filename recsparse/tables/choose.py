@@ -11,6 +11,7 @@ from recsparse.kernels.gather import GROUP
 from recsparse.tables.bits import bits_for, counters_for
 from recsparse.tables.combinations import chunking, numbering
 from recsparse.tables.counted import is_uniform
+from recsparse.tables.fallback import Fallback, returns_zeros
 from recsparse.tables.mask import Mask
 from recsparse.tables.values import Scales, check_value_type, code_bytes, is_integer
 
@@ -51,8 +52,12 @@ class Choice:
         return "\n".join([f"{self.layout}, {self.value_type}: {self.nbytes:,} bytes", *lines])
 
 
-def layout_sizes(mask: Mask, *, value_type: str = "fp32", scales: Scales = "row") -> list[Choice]:
+def layout_sizes(
+    mask: Mask, *, value_type: str = "fp32", scales: Scales = "row", fallback: str | Fallback = "zero"
+) -> list[Choice]:
     """Every layout that can hold the mask, with and without a remap, smallest first.
+
+    With another fallback than zero these are the ones that tell rows without an entry from rows of zeros.
 
     The cost is a pass over the mask's bits; nothing is built.
 
@@ -70,6 +75,8 @@ def layout_sizes(mask: Mask, *, value_type: str = "fp32", scales: Scales = "row"
             continue
         start = {"remap": _bitmap(mask.shape[0], len(rows), "row")} if remap else {}
         for layout, parts in _supports(mask, rows).items():
+            if layout == "dense" and len(rows) > len(stored_rows) and not returns_zeros(fallback):
+                continue
             n = len(rows) * mask.shape[1] if layout == "dense" else mask.kept
             numbers = {"values": _codes(value_type, n)} | _scales(value_type, scales, len(rows), mask.shape[1])
             name = "rows" if layout == "dense" and remap else layout
@@ -78,8 +85,9 @@ def layout_sizes(mask: Mask, *, value_type: str = "fp32", scales: Scales = "row"
 
 
 def choose_layout(
-    mask: Mask, *, value_type: str | tuple[str, ...] = "fp32", scales: Scales = "row", budget: int | None = None
-) -> Choice:
+    mask: Mask, *, value_type: str | tuple[str, ...] = "fp32", scales: Scales = "row", budget: int | None = None,
+    fallback: str | Fallback = "zero",
+) -> Choice:  # fmt: skip
     """The smallest layout for a mask; print it to see the arithmetic.
 
     Args:
@@ -87,12 +95,13 @@ def choose_layout(
         value_type: one, or several from the most to the least precise, of which the first that fits is taken.
         scales: "row" or "column" scales for integers.
         budget: bytes that must not be passed (without a fallback's).
+        fallback: what rows without an entry will return, which the layout has to tell from rows of zeros.
 
     Raises:
         BudgetError: nothing fits; the message names the nearest sizes.
     """
     types = (value_type,) if isinstance(value_type, str) else value_type
-    best = [layout_sizes(mask, value_type=each, scales=scales)[0] for each in types]
+    best = [layout_sizes(mask, value_type=each, scales=scales, fallback=fallback)[0] for each in types]
     if budget is None:
         return best[0]
     for choice in best:

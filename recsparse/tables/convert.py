@@ -2,21 +2,29 @@
 
 from typing import Any
 
-from recsparse.tables.choose import choose_layout, layout_sizes
+import numpy as np
+
+from recsparse.errors import DataError
+from recsparse.tables.fallback import returns_zeros
 from recsparse.tables.mask import Mask
-from recsparse.tables.pack import assemble
+from recsparse.tables.pack import assemble, lay_out, settle
 from recsparse.tables.packed import PackedTable
-from recsparse.tables.supports import Bitmap
-from recsparse.tables.values import Scales
+from recsparse.tables.supports import Full
+from recsparse.tables.values import Floats, Scales, decode_codes, with_scales
 
 
 def convert(
-    table: PackedTable, *, layout: str | None = None, value_type: str | None = None, scales: Scales = "row",
+    table: PackedTable, *, layout: str | None = None, value_type: str | None = None, scales: Scales | None = None,
     n_jobs: int | None = None,
 ) -> PackedTable:  # fmt: skip
-    """The same table in another layout ("auto" for the smallest), another value type, or both.
+    """The same table in another layout ("auto" for the smallest), another value type or other scales, or all of it.
 
-    Entries that are stored in a dense or rows layout are kept where they are not zero. The fallback comes along.
+    A change of layout keeps codes and scales as they are, so every id returns what it did. The fallback comes along.
+    Of the zeros in a dense or rows layout only those are kept that tell a row of zeros from one with the fallback.
+
+    Raises:
+        DataError: the layout cannot hold the table's entries, or tell its pruned rows, or the table is not packed.
+        ConfigError: an unknown layout, value type or kind of scale.
 
     Example:
         >>> import numpy as np
@@ -24,20 +32,38 @@ def convert(
         >>> convert(pack(np.eye(4), layout="dense"), layout="csr", value_type="bf16")
         PackedTable(4 x 4, csr, bf16, 30 bytes)
     """
-    value_type = value_type or table.value_type
-    mask, numbers = table.mask, table.numbers()
-    if isinstance(table.support, Bitmap) and table.remap is None:
-        mask = Mask(table.shape, table.support.block, table.support.ranked.bits)
-    elif table.layout in ("dense", "rows"):
-        pattern = mask.to_csr()
-        pattern.data = numbers
-        pattern.eliminate_zeros()
-        mask, numbers = Mask.from_csr(pattern), pattern.data
-    options: dict[str, Any] = {"value_type": value_type, "scales": scales}
-    if layout in (None, "auto"):
-        choice = choose_layout(mask, **options)
-        layout, remap = (choice.layout, choice.remap) if layout else (table.layout, table.remap is not None)
-    else:
-        fitting = [choice for choice in layout_sizes(mask, **options) if choice.layout == layout]
-        remap = layout == "rows" or (bool(fitting) and fitting[0].remap)
-    return assemble(mask, numbers, layout=layout, remap=remap, fallback=table.fallback, n_jobs=n_jobs, **options)
+    if not isinstance(table, PackedTable):
+        kind = type(table).__name__
+        raise DataError(f"A {kind} is not packed as one; convert its parts and make a {kind} of them.")
+    values, fallback = table.values, table.fallback
+    value_type, scales = value_type or table.value_type, scales or values.scaled_by
+    options: Any = {"value_type": value_type, "scales": scales, "fallback": fallback}
+    rounded = (value_type, scales) == (table.value_type, values.scaled_by)
+    mask, numbers = _entries(table, decode_codes(values) if rounded else table.numbers())
+    remap = None if layout else table.remap is not None
+    layout, remap = settle(mask, layout or table.layout, remap, **options)
+    if not rounded:
+        return assemble(mask, numbers, layout=layout, remap=remap, n_jobs=n_jobs, **options)
+    ranked, support, rows, codes = lay_out(mask, numbers, layout=layout, remap=remap, fallback=fallback)
+    row_scales = values.row_scales
+    if len(values.exponent):
+        every = np.zeros(table.shape[0], dtype=np.uint8)
+        every[slice(None) if table.remap is None else table.remap.positions()] = row_scales
+        row_scales = every[rows]
+    stored = with_scales(codes, value_type, row_scales, values.exponent, values.column_scales)
+    return PackedTable(table.shape, ranked, support, stored, fallback)
+
+
+def _entries(table: PackedTable, numbers: Floats) -> tuple[Mask, Floats]:
+    """The mask and the numbers worth storing: not the zeros of full rows, but one in a row that would be pruned."""
+    if not isinstance(table.support, Full):
+        return table.tile_mask, numbers
+    dim = table.shape[1]
+    kept = numbers.reshape(-1, dim) != 0
+    if not returns_zeros(table.fallback):
+        kept[~kept.any(axis=1), 0] = True
+    places = np.flatnonzero(kept)
+    numbers = numbers[places]
+    if table.remap is not None:
+        places = table.remap.positions()[places // dim] * dim + places % dim
+    return Mask.from_places(places, table.shape, (1, 1)), numbers

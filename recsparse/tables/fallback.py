@@ -310,6 +310,11 @@ FALLBACKS: dict[str, type[Fallback]] = {
 }
 
 
+def returns_zeros(fallback: str | Fallback) -> bool:
+    """Whether a fallback, or its name, is zero: a row without an entry is then as good as a row of zeros."""
+    return fallback == "zero" or isinstance(fallback, Zero)
+
+
 def bucket_of(ids: Ids, buckets: int) -> Ids:
     """The bucket of each id: splitmix64 (Steele, Lea and Flood, 2014) modulo the buckets."""
     with np.errstate(over="ignore"):

@@ -37,14 +37,13 @@ def inspect(table: Table) -> dict[str, Any]:
     if isinstance(table, ShardedTable):
         return {**summary, "parts": {str(number): inspect(shard) for number, shard in enumerate(table.shards)}}
     if isinstance(table, PackedTable):
-        mask = table.mask
-        if isinstance(table.support, Bitmap) and table.remap is None:
-            mask = Mask(table.shape, table.support.block, table.support.ranked.bits)
-        scales = "column" if len(table.values.column_scales) else "row"
-        sizes = layout_sizes(mask, value_type=table.value_type, scales=scales)  # type: ignore[arg-type]
+        mask = stored = table.tile_mask
+        if isinstance(table.support, Bitmap):
+            stored = Mask((table.stored_rows, table.shape[1]), table.support.block, table.support.ranked.bits)
+        sizes = layout_sizes(mask, value_type=table.value_type, scales=table.values.scaled_by, fallback=table.fallback)
         summary |= {
             "entries": table.values.n, "density": mask.density, "stored_rows": table.stored_rows,
-            "fallback": table.fallback.kind, "ideal_bytes": ideal_bytes(mask, table.value_type),
+            "fallback": table.fallback.kind, "ideal_bytes": ideal_bytes(stored, table.value_type),
             "layouts": {choice.layout + (" + remap" if choice.remap and choice.layout != "rows" else ""): choice.nbytes
                         for choice in sizes},
         }  # fmt: skip

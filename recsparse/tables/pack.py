@@ -10,10 +10,10 @@ from recsparse.errors import ConfigError, DataError
 from recsparse.tables.arrays import as_array, as_csr
 from recsparse.tables.bits import BitRank
 from recsparse.tables.choose import choose_layout, layout_sizes
-from recsparse.tables.fallback import Fallback, Zero, mean_of
+from recsparse.tables.fallback import Fallback, Zero, mean_of, returns_zeros
 from recsparse.tables.mask import Counts, Mask
 from recsparse.tables.packed import PackedTable
-from recsparse.tables.supports import Full, build_support
+from recsparse.tables.supports import Full, Support, build_support
 from recsparse.tables.values import Floats, Scales, check_finite, check_value_type, encode, to_float32
 
 LAYOUTS = ("dense", "rows", "bitmap", "block", "ell", "csr", "combination")
@@ -54,30 +54,30 @@ def pack(
     """
     check_value_type(value_type)
     kept, data = _kept(values, mask)
+    options: Any = {"value_type": value_type, "scales": scales, "fallback": fallback}
+    layout, remap = settle(kept, layout, remap, **options)
+    return assemble(kept, data, layout=layout, remap=remap, n_jobs=n_jobs, **options)
+
+
+def settle(
+    mask: Mask, layout: str, remap: bool | None, *, value_type: str, scales: Scales, fallback: str | Fallback
+) -> tuple[str, bool]:
+    """The layout, and whether it has a remap, that :func:`pack` is asked for."""
     if layout == "auto":
-        choice = choose_layout(kept, value_type=value_type, scales=scales)
-        layout, remap = choice.layout, choice.remap
-    elif layout in ("dense", "rows"):
+        choice = choose_layout(mask, value_type=value_type, scales=scales, fallback=fallback)
+        return choice.layout, choice.remap
+    if layout not in LAYOUTS:
+        raise ConfigError(f"The layout is {layout!r}; it must be 'auto' or one of {list(LAYOUTS)}.")
+    if layout in ("dense", "rows"):
         if remap == (layout == "dense"):
             raise ConfigError(
                 f"Layout {layout!r} with remap {remap}: dense stores every row, rows those with an entry."
             )
-        remap = layout == "rows"
-    elif layout in LAYOUTS and remap is None:
-        sizes = layout_sizes(kept, value_type=value_type, scales=scales)
+        return layout, layout == "rows"
+    if remap is None:
+        sizes = layout_sizes(mask, value_type=value_type, scales=scales)
         remap = next((choice.remap for choice in sizes if choice.layout == layout), False)
-    elif layout not in LAYOUTS:
-        raise ConfigError(f"The layout is {layout!r}; it must be 'auto' or one of {list(LAYOUTS)}.")
-    return assemble(
-        kept,
-        data,
-        layout=layout,
-        value_type=value_type,
-        scales=scales,
-        remap=bool(remap),
-        fallback=fallback,
-        n_jobs=n_jobs,
-    )
+    return layout, remap
 
 
 def assemble(
@@ -86,26 +86,36 @@ def assemble(
 ) -> PackedTable:  # fmt: skip
     """Store ``data``, the numbers of the mask's entries row after row."""
     dim = mask.shape[1]
-    counts = mask.row_counts
-    empty = counts == 0
+    ranked, support, rows, data = lay_out(mask, data, layout=layout, remap=remap, fallback=fallback)
+    starts = np.concatenate([[0], np.cumsum(support.row_counts(len(rows), dim))])
+
+    def columns() -> npt.NDArray[Any]:
+        return np.tile(np.arange(dim), len(rows)) if isinstance(support, Full) else mask.columns()
+
+    stored = encode(data, starts, columns, dim, value_type=value_type, scales=scales, n_jobs=n_jobs)
+    return PackedTable(mask.shape, ranked, support, stored, _fallback(fallback, data, columns, mask.row_counts, mask.shape))
+
+
+def lay_out(
+    mask: Mask, data: Floats, *, layout: str, remap: bool, fallback: str | Fallback
+) -> tuple[BitRank | None, Support, Counts, Floats]:
+    """Remap, support, stored rows and their numbers, of ``data`` as of :func:`assemble`.
+
+    Raises:
+        DataError: the layout cannot hold the mask, or cannot tell a row that has the fallback.
+    """
+    empty = mask.row_counts == 0
     rows = np.arange(mask.shape[0], dtype=np.int64)
     ranked = None
     if remap:
         rows = np.flatnonzero(~empty)  # rows of a block share their entries, so they stay together
         ranked = BitRank.build(Mask.from_rows(~empty, 1).bits, mask.shape[0])
     support = build_support(layout, mask, rows)
-    starts = np.concatenate([[0], np.cumsum(counts[rows])])
     if isinstance(support, Full):
         data = _fill_rows(mask, data, rows)
-        starts = np.arange(len(rows) + 1, dtype=np.int64) * dim
-        if fallback != "zero" and not isinstance(fallback, Zero) and empty[rows].any():
+        if not returns_zeros(fallback) and empty[rows].any():
             raise DataError("A dense layout cannot tell pruned rows from rows of zeros; use layout 'rows'.")
-
-    def columns() -> npt.NDArray[Any]:
-        return np.tile(np.arange(dim), len(rows)) if isinstance(support, Full) else mask.columns()
-
-    stored = encode(data, starts, columns, dim, value_type=value_type, scales=scales, n_jobs=n_jobs)
-    return PackedTable(mask.shape, ranked, support, stored, _fallback(fallback, data, columns, counts, mask.shape))
+    return ranked, support, rows, data
 
 
 def _kept(values: Any, mask: Any) -> tuple[Mask, Floats]:

@@ -159,6 +159,19 @@ class PackedTable(Table):
         """The stored entries, at granularity element."""
         return self.mask_rows(0, self.shape[0])
 
+    @property
+    def tile_mask(self) -> Mask:
+        """:attr:`mask` in the tiles it is stored in, where they still begin at multiples of their rows."""
+        if not isinstance(self.support, Bitmap):
+            return self.mask
+        block, ranked = self.support.block, self.support.ranked
+        if self.remap is None:
+            return Mask(self.shape, block, ranked.bits)
+        first, tiles, places = self.remap.positions()[:: block[0]], self.shape[1] // block[1], ranked.positions()
+        if (first % block[0]).any():  # the table was cut in the middle of a block
+            return self.mask
+        return Mask.from_places(first[places // tiles] // block[0] * tiles + places % tiles, self.shape, block)
+
     def numbers(self) -> Floats:
         """The stored entries' values, row after row, float32; they go with :attr:`mask`."""
         out = decode_codes(self.values)

@@ -85,6 +85,11 @@ class Values:
         scales: Floats = self.lattice[self.row_scales]
         return scales
 
+    @property
+    def scaled_by(self) -> Scales:
+        """By what integers are scaled; "row" of floats too, which are not."""
+        return "column" if len(self.column_scales) else "row"
+
     @classmethod
     def from_tensors(cls, value_type: str, n: int, tensors: dict[str, npt.NDArray[Any]], rows: int, dim: int) -> Self:
         """The inverse of :meth:`tensors`, for so many stored rows."""
@@ -120,6 +125,33 @@ class Values:
             "scales.column": self.column_scales,
         }  # fmt: skip
         return {name: part for name, part in parts.items() if len(part)}
+
+
+def with_scales(
+    codes: Floats, value_type: str, row_scales: Bytes, exponent: npt.NDArray[np.int16], column_scales: Floats
+) -> Values:
+    """Store codes that are rounded already, as :func:`decode_codes` gives them, beside the scales they go with."""
+    if is_integer(value_type):
+        stored = pack_integers(codes.astype(np.int8), KINDS[value_type]) if len(codes) else NO_BYTES
+    else:
+        stored = _float_codes(codes, value_type)
+    return Values(value_type, len(codes), frozen(stored), frozen(row_scales), exponent, column_scales)
+
+
+def scale_bytes(scales: Floats, used: npt.NDArray[np.bool_]) -> tuple[Bytes, npt.NDArray[np.int16]]:
+    """The bytes and the exponent that :attr:`Values.scales` makes these scales of, where they are ``used``.
+
+    Raises:
+        DataError: they are not of one lattice.
+    """
+    places = np.rint(kernels.SCALE_STEPS * np.log2(np.abs(scales[used]))).astype(np.int64)
+    exponent = max(int(places.max(initial=0)) - kernels.SCALE_PLACES + 1, -126 * kernels.SCALE_STEPS)
+    if len(places) and places.min() < exponent:
+        smallest, largest = np.abs(scales[used]).min(), np.abs(scales[used]).max()
+        raise DataError(f"Row scales from {smallest} to {largest} do not fit one table; convert the parts to bf16.")
+    codes = np.zeros(len(scales), dtype=np.uint8)
+    codes[used] = places - exponent + np.where(scales[used] < 0, kernels.SCALE_PLACES, 0)
+    return frozen(codes), frozen(np.array([exponent], dtype=np.int16))
 
 
 def scale_lattice(exponent: int) -> Floats:

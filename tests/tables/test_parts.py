@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from recsparse.errors import BudgetError, DataError, FormatError
+from recsparse.errors import BudgetError, ConfigError, DataError, FormatError
 from recsparse.tables import (
     FactoredTable,
     HashBucket,
@@ -150,6 +150,78 @@ def test_conversions_change_no_value(source, target):
         np.testing.assert_array_equal(convert(table, layout=target).to_dense(), table.to_dense())
     fewer = convert(pack(VALUES, layout=source), value_type="bf16")
     np.testing.assert_allclose(fewer.to_dense(), VALUES, rtol=2**-8)
+
+
+ZERO_ROWS = VALUES * (np.arange(100) % 7 > 0)[:, None] * (np.arange(100) % 9 > 0)[:, None]
+STORED = Mask.from_dense((ZERO_ROWS != 0) | (np.arange(100) % 9 == 0)[:, None])  # every ninth row is one of zeros
+
+
+@pytest.mark.parametrize("scales", ["row", "column"])
+@pytest.mark.parametrize("value_type", ["fp32", "bf16", "int8", "int4", "int2"])
+@pytest.mark.parametrize("source", ["rows", "bitmap", "csr", "combination"])
+def test_a_change_of_layout_keeps_every_answer(tmp_path, source, value_type, scales):
+    values = ZERO_ROWS * np.where(np.arange(100) % 3 > 0, 1, 1e-9)[:, None]  # a third rounds to zero
+    table = pack(values, STORED, layout=source, value_type=value_type, scales=scales, fallback="mean")
+    assert not table.lookup([9]).any()
+    assert table.lookup([7]).any()
+    for target in ("rows", "bitmap", "csr", "combination", "auto"):
+        converted = convert(table, layout=target)
+        assert target in ("auto", converted.layout)
+        assert converted.values.scaled_by == table.values.scaled_by
+        np.testing.assert_array_equal(converted.lookup(IDS), table.lookup(IDS))
+        np.testing.assert_array_equal(converted.to_dense(), table.to_dense())
+        back = convert(converted, layout=source)
+        np.testing.assert_array_equal(back.to_dense(), table.to_dense())
+        save_table(converted, tmp_path / "t")
+        np.testing.assert_array_equal(load_table(tmp_path / "t").to_dense(), table.to_dense())
+    with pytest.raises(DataError, match="cannot tell"):
+        convert(table, layout="dense")
+
+
+def test_a_conversion_rounds_again_only_when_asked():
+    table = pack(VALUES, value_type="int4", scales="column")
+    assert convert(table, value_type="int8").values.scaled_by == "column"
+    by_row = convert(table, scales="row")
+    assert by_row.values.scaled_by == "row"
+    assert (by_row.to_dense() != table.to_dense()).any()
+    with pytest.raises(ConfigError, match="layout"):
+        convert(table, layout="sparse")
+
+
+def test_a_table_without_a_stored_row_converts(tmp_path):
+    table = pack(np.zeros((5, 4)), layout="rows", value_type="int8")
+    save_table(convert(table, layout="csr"), tmp_path / "t")
+    np.testing.assert_array_equal(load_table(tmp_path / "t").to_dense(), np.zeros((5, 4)))
+
+
+@pytest.mark.parametrize("layout", ["auto", "rows"])
+def test_a_layout_is_chosen_that_can_tell_pruned_rows(layout):
+    values = np.r_[np.ones((999, 8)), np.zeros((1, 8))]
+    table = pack(values, fallback="mean", layout=layout)
+    np.testing.assert_array_equal(table.to_dense(), np.ones((1000, 8)))
+    assert "dense" not in inspect(table)["layouts"]
+    assert pack(values).layout == "dense"
+
+
+@pytest.mark.parametrize("block", [(1, 4), (2, 4), (3, 8), (1, 32)])
+def test_blocks_stay_blocks_when_rows_are_left_out(block):
+    kept = RNG.random((-(-100 // block[0]), 32 // block[1])) < 0.3
+    kept[1::3] = False
+    mask = Mask.from_tiles(kept, (100, 32), block)
+    table = pack(np.ones((100, 32)), mask, layout="block", value_type="int8", remap=True)
+    assert table.tile_mask.block == block
+    assert table.tile_mask == table.mask == mask
+    for target in (None, "block"):
+        converted = convert(table, layout=target)
+        assert (converted.layout, converted.nbytes) == ("block", table.nbytes)
+    summary = inspect(table)
+    assert summary["layouts"]["block + remap"] == table.nbytes
+    assert summary["ideal_bytes"] == pytest.approx(ideal_bytes(mask, "int8"))
+    assert summary["ideal_bytes"] < table.nbytes
+    for start in range(4):
+        part = table[start:50]
+        np.testing.assert_array_equal(convert(part, layout="csr").to_dense(), table.to_dense()[start:50])
+        assert inspect(part)["ideal_bytes"] < part.nbytes
 
 
 def test_a_budget_is_kept_or_the_nearest_sizes_are_named():
