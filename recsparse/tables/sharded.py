@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 
 from recsparse.errors import DataError
 from recsparse.tables.arrays import check_rows
 from recsparse.tables.fallback import Ids
-from recsparse.tables.mask import Counts
+from recsparse.tables.mask import Counts, Mask
 from recsparse.tables.table import Table
 from recsparse.tables.values import Floats
 
@@ -71,6 +72,11 @@ class ShardedTable(Table):
     def row_counts(self) -> Counts:
         """The shards', one after another."""
         return np.concatenate([shard.row_counts() for shard in self.shards])
+
+    @cached_property
+    def mask(self) -> Mask:
+        """The shards', one below another."""
+        return Mask.from_csr(sp.vstack([shard.mask.to_csr() for shard in self.shards]))
 
     def _gather(self, ids: Ids, out: Floats) -> None:
         shard = np.searchsorted(self.starts, ids, side="right") - 1

@@ -14,7 +14,7 @@ from recsparse.parallel import for_ranges
 from recsparse.tables.arrays import as_array, check_rows, like, row_ids
 from recsparse.tables.fallback import Ids
 from recsparse.tables.mapping import advise
-from recsparse.tables.mask import Counts
+from recsparse.tables.mask import Counts, Mask
 from recsparse.tables.values import Floats, check_finite
 
 BLOCK_BYTES = 1 << 20
@@ -60,6 +60,15 @@ class Table(ABC):
     def row_counts(self) -> Counts:
         """Stored entries of each row, int64 (R,): all D, where a table leaves none out."""
         return np.full(self.shape[0], self.shape[1], dtype=np.int64)
+
+    @property
+    def mask(self) -> Mask:
+        """The stored entries, at granularity element.
+
+        Raises:
+            DataError: the table is low-rank, whose rows have no entries of their own.
+        """
+        raise DataError(f"A {type(self).__name__} has no entries of its own; its parts have masks, table.sparse.mask.")
 
     @property
     def nbytes(self) -> int:

@@ -3,13 +3,13 @@
 from typing import Self
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 
 from recsparse.errors import DataError
 from recsparse.tables.fallback import Mean
-from recsparse.tables.packed import PackedTable
-from recsparse.tables.values import decode_codes, is_integer
+from recsparse.tables.listed import Listed
+from recsparse.tables.table import Table
+from recsparse.tables.values import is_integer
 
 
 class SparseEmbedding(torch.nn.Module):
@@ -46,28 +46,25 @@ class SparseEmbedding(torch.nn.Module):
         self.value_type = value_type
 
     @classmethod
-    def from_table(cls, table: PackedTable) -> Self:
+    def from_table(cls, table: Table) -> Self:
         """Unpack counts, columns and codes."""
-        rows, dim = table.shape
-        if table.fallback.kind not in ("zero", "mean"):
-            raise DataError(f"A torch module knows fallbacks zero and mean, not {table.fallback.kind!r}.")
-        counts = table.row_counts()
-        starts = np.concatenate([[0], np.cumsum(counts)])
-        codes = torch.from_numpy(decode_codes(table.values))
-        if is_integer(table.value_type):
+        listed = Listed.of(table)
+        if listed.fallback.kind not in ("zero", "mean"):
+            raise DataError(
+                f"A torch module knows fallbacks zero and mean, not {listed.fallback.kind!r}; pack the table with one."
+            )
+        dim, starts = len(listed.column_scales), listed.starts
+        codes = torch.from_numpy(listed.codes)
+        if is_integer(listed.value_type):
             codes = codes.to(torch.int8)
-        elif table.value_type != "fp32":
-            codes = codes.to(torch.float16 if table.value_type == "fp16" else torch.bfloat16)
-        row_scales = np.ones(rows, dtype=np.float32)
-        if len(table.values.row_scales):
-            row_scales[slice(None) if table.remap is None else table.remap.positions()] = table.values.scales
-        column_scales = table.values.column_scales if len(table.values.column_scales) else np.ones(dim, np.float32)
-        fallback = table.fallback.vector if isinstance(table.fallback, Mean) else np.zeros(dim, np.float32)
-        columns = table.mask.columns().astype(np.uint8 if dim <= 256 else np.int16 if dim <= 2**15 else np.int32)
+        elif listed.value_type != "fp32":
+            codes = codes.to(torch.float16 if listed.value_type == "fp16" else torch.bfloat16)
+        fallback = listed.fallback.vector if isinstance(listed.fallback, Mean) else np.zeros(dim, np.float32)
+        columns = listed.columns.astype(np.uint8 if dim <= 256 else np.int16 if dim <= 2**15 else np.int32)
         return cls(
             torch.from_numpy(starts.astype(np.int32 if starts[-1] < 2**31 else np.int64)), torch.from_numpy(columns),
-            codes, torch.from_numpy(row_scales), torch.from_numpy(np.array(column_scales)),
-            torch.from_numpy(np.array(fallback)), int(counts.max(initial=0)), table.value_type,
+            codes, torch.from_numpy(listed.row_scales), torch.from_numpy(listed.column_scales),
+            torch.from_numpy(np.array(fallback)), int(np.diff(starts).max(initial=0)), listed.value_type,
         )  # fmt: skip
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
@@ -86,10 +83,18 @@ class SparseEmbedding(torch.nn.Module):
         out = out.scatter_add(1, self.columns[at].long(), numbers) * self.column_scales
         return torch.where((count > 0).unsqueeze(1), out, self.fallback.unsqueeze(0))
 
-    def to_csr(self) -> sp.csr_array:
-        """The stored entries as a SciPy CSR, float32."""
-        starts = self.starts.long()
-        scales = torch.repeat_interleave(self.row_scales, starts[1:] - starts[:-1])
-        data = self.codes.float() * scales * self.column_scales[self.columns.long()]
-        shape = (self.starts.size(0) - 1, self.fallback.size(0))
-        return sp.csr_array((data.numpy(), self.columns.numpy().astype(np.int32), starts.numpy()), shape=shape)
+
+class FactoredEmbedding(torch.nn.Module):
+    """A low-rank table by parts: the rows of S times the dense B."""
+
+    places: torch.Tensor
+
+    def __init__(self, sparse: SparseEmbedding, basis: SparseEmbedding) -> None:
+        super().__init__()
+        self.sparse = sparse
+        self.basis = basis
+        self.register_buffer("places", torch.arange(basis.starts.size(0) - 1))
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """Rows by id, float32 (B, D)."""
+        return torch.matmul(self.sparse(ids), self.basis(self.places))
