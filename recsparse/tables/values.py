@@ -145,7 +145,7 @@ def scale_bytes(scales: Floats, used: npt.NDArray[np.bool_]) -> tuple[Bytes, npt
         DataError: they are not of one lattice.
     """
     places = np.rint(kernels.SCALE_STEPS * np.log2(np.abs(scales[used]))).astype(np.int64)
-    exponent = max(int(places.max(initial=0)) - kernels.SCALE_PLACES + 1, -126 * kernels.SCALE_STEPS)
+    exponent = max((int(places.max()) if len(places) else 0) - kernels.SCALE_PLACES + 1, -126 * kernels.SCALE_STEPS)
     if len(places) and places.min() < exponent:
         smallest, largest = np.abs(scales[used]).min(), np.abs(scales[used]).max()
         raise DataError(f"Row scales from {smallest} to {largest} do not fit one table; convert the parts to bf16.")

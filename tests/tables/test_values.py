@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from recsparse.errors import ConfigError, DataError
 from recsparse.tables import pack, quantise
+from recsparse.tables.values import scale_bytes, scale_lattice
 
 INTEGERS = {"int8": 8, "int6": 6, "int5": 5, "int4": 4, "int3": 3, "int2": 2}
 
@@ -119,3 +120,14 @@ def test_a_column_scale_is_the_best_of_those_tried(value_type):
         tried = [np.clip(np.rint(number / s), -high - 1, high) * s for s in (*spans, *-spans)]
         best = min(float(np.square(number - each).sum()) for each in tried)
         np.testing.assert_allclose(np.square(number - rounded[:, column]).sum(), best, rtol=1e-4)
+
+
+@pytest.mark.parametrize("exponent", [-1008, -200, 0, 700])
+def test_scale_bytes_are_found_again(exponent):
+    every = np.arange(256, dtype=np.uint8)
+    codes, found = scale_bytes(scale_lattice(exponent), np.ones(256, dtype=bool))
+    assert found.tolist() == [exponent]
+    np.testing.assert_array_equal(codes, every)
+    used = every % 128 < 100
+    few, lower = scale_bytes(scale_lattice(exponent), used)
+    np.testing.assert_array_equal(scale_lattice(int(lower[0]))[few][used], scale_lattice(exponent)[used])
