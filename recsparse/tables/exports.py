@@ -66,7 +66,7 @@ def from_torch(module: Any, **options: Any) -> PackedTable | FactoredTable:
         sparse, basis = (from_torch(part, **options) for part in (module.sparse, module.basis))
         return FactoredTable(sparse, basis)  # type: ignore[arg-type]
     if hasattr(module, "starts") and hasattr(module, "value_type"):
-        arrays = {name: np.array(as_array(getattr(module, name))) for name in LISTED}
+        arrays = {name: np.array(as_array(getattr(module, name))) for name in LISTED}  # copies: tables do not change
         starts, columns = arrays.pop("starts").astype(np.int64), arrays.pop("columns").astype(np.int32)
         codes, row_scales, column_scales, vector = (frozen(to_float32(arrays[name])) for name in LISTED[2:])
         fallback = Mean(vector) if vector.any() else Zero()

@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse as sp
 
 from recsparse.errors import DataError, FormatError
 from recsparse.kernels import bits as kernels

@@ -93,7 +93,9 @@ def assemble(
         return np.tile(np.arange(dim), len(rows)) if isinstance(support, Full) else mask.columns()
 
     stored = encode(data, starts, columns, dim, value_type=value_type, scales=scales, n_jobs=n_jobs)
-    return PackedTable(mask.shape, ranked, support, stored, _fallback(fallback, data, columns, mask.row_counts, mask.shape))
+    return PackedTable(
+        mask.shape, ranked, support, stored, _fallback(fallback, data, columns, mask.row_counts, mask.shape)
+    )
 
 
 def lay_out(
