@@ -44,25 +44,20 @@ class Mask:
     bits: Bytes
 
     def __post_init__(self) -> None:
-        rows, dim = self.shape
-        if rows < 0 or dim < 1:
-            raise DataError(f"The mask's shape is {self.shape}; it needs at least one column.")
-        if self.block[0] < 1 or self.block[1] < 1 or dim % self.block[1]:
-            raise DataError(f"Blocks of {self.block} do not tile {dim} columns; the columns of a block must divide it.")
-        if len(self.bits) != len(bit_buffer(self.n_tiles)):
+        rows, tiles = tiling(self.shape, self.block)
+        if len(self.bits) != len(bit_buffer(rows * tiles)):
             raise DataError(f"{len(self.bits)} bytes of bits do not fit {self.n_tiles} tiles.")
 
     @classmethod
     def full(cls, shape: tuple[int, int], block: tuple[int, int] = (1, 1)) -> Self:
         """Keep everything."""
-        tiles = (-(-shape[0] // block[0]), shape[1] // block[1])
-        return cls.from_tiles(np.ones(tiles, dtype=np.bool_), shape, block)
+        return cls.from_tiles(np.ones(tiling(shape, block), dtype=np.bool_), shape, block)
 
     @classmethod
     def from_tiles(cls, tiles: npt.ArrayLike, shape: tuple[int, int], block: tuple[int, int]) -> Self:
         """From a boolean a tile, (ceil(R / r), D / c)."""
         grid = np.asarray(as_array(tiles), dtype=np.bool_)
-        expected = (-(-shape[0] // block[0]), shape[1] // block[1])
+        expected = tiling(shape, block)
         if grid.shape != expected:
             raise DataError(f"There are {grid.shape} tiles; blocks of {block} in a table of {shape} are {expected}.")
         return cls(shape, block, frozen(from_bools(grid)))
@@ -78,6 +73,7 @@ class Mask:
         if array.ndim != 2 or array.dtype != np.bool_:
             raise DataError(f"The mask is a {array.ndim}-D array of {array.dtype}; it must be 2-D and bool.")
         shape = (array.shape[0], array.shape[1])
+        tiling(shape, block)
         if block == (1, 1):
             return cls.from_tiles(array, shape, block)
         mask = cls.from_tiles(array[:: block[0], :: block[1]], shape, block)
@@ -108,8 +104,8 @@ class Mask:
     @classmethod
     def from_places(cls, places: npt.NDArray[np.integer], shape: tuple[int, int], block: tuple[int, int]) -> Self:
         """From the numbers of the kept tiles, row after row, each once; DataError where there is no such tile."""
-        n_tiles = -(-shape[0] // block[0]) * (shape[1] // block[1])
-        return cls(shape, block, _flip(bit_buffer(n_tiles), places, n_tiles))
+        rows, tiles = tiling(shape, block)
+        return cls(shape, block, _flip(bit_buffer(rows * tiles), places, rows * tiles))
 
     @property
     def granularity(self) -> str:
@@ -262,3 +258,17 @@ def _flip(bits: Bytes, places: npt.NDArray[np.integer], n_tiles: int) -> Bytes:
         raise DataError(f"Tile {low if low < 0 else high} was asked for; the mask has {n_tiles}, numbered from 0.")
     kernels.flip(bits, tiles)
     return frozen(bits)
+
+
+def tiling(shape: tuple[int, int], block: tuple[int, int]) -> tuple[int, int]:
+    """Rows of tiles, and tiles side by side.
+
+    Raises:
+        DataError: the table has no column, or the block does not fit it.
+    """
+    rows, dim = shape
+    if rows < 0 or dim < 1:
+        raise DataError(f"The mask's shape is {shape}; it needs at least one column.")
+    if block[0] < 1 or block[1] < 1 or dim % block[1]:
+        raise DataError(f"Blocks of {block} do not tile {dim} columns; the columns of a block must divide it.")
+    return -(-rows // block[0]), dim // block[1]

@@ -96,3 +96,18 @@ def test_a_mask_of_ten_million_rows_is_never_dense():
     assert mask.nbytes < 1_300_000
     assert mask.kept == 64 * kept.sum()
     assert Mask.from_csr(sp.csr_array((1_000_000, 64))).kept == 0
+
+
+@pytest.mark.parametrize("block", [(0, 2), (2, 0), (-1, 2), (1, 4)])
+def test_blocks_that_tile_nothing_are_refused_however_a_mask_is_made(block):
+    shape = (4, 6)
+    for make in (
+        lambda: Mask.full(shape, block),
+        lambda: Mask.from_tiles(np.ones(shape), shape, block),
+        lambda: Mask.from_dense(np.ones(shape, dtype=bool), block),
+        lambda: Mask.from_places(np.zeros(1, dtype=np.int64), shape, block),
+    ):
+        with pytest.raises(DataError, match="do not tile 6 columns"):
+            make()
+    with pytest.raises(DataError, match="at least one column"):
+        Mask.full((4, 0), (1, 1))
