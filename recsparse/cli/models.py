@@ -130,7 +130,10 @@ def evaluate(
 
 
 def inspect(
-    table: Annotated[Path, typer.Argument(help="A packed table (.safetensors), or a saved model's directory.")],
+    table: Annotated[
+        Path,
+        typer.Argument(help="A packed table (.safetensors, or a directory of shards), or a saved model's directory."),
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Say what a packed table takes, for what, and what other layouts and the entropy of its support would take.
@@ -140,8 +143,10 @@ def inspect(
     from recsparse.models.factors import ITEM_TABLE
     from recsparse.tables import inspect as measure
     from recsparse.tables import load_table
+    from recsparse.tables.storage import INDEX
 
-    found = measure(load_table(table / ITEM_TABLE if table.is_dir() else table))
+    in_model = table / ITEM_TABLE
+    found = measure(load_table(in_model if table.is_dir() and not (table / INDEX).exists() else table))
     if as_json:
         answer(found, as_json, "")
         return

@@ -15,10 +15,10 @@ def inspect(table: Table) -> dict[str, Any]:
     """Describe a table in plain numbers, for a person or a program.
 
     Returns:
-        shape, layout, value_type, nbytes, dense_fp32_bytes, ratio (dense fp32 / nbytes), breakdown (bytes by purpose);
-        of a packed table also entries, density, stored_rows, fallback, ideal_bytes (the entropy bound, see
-        :func:`~recsparse.tables.ideal_bytes`) and layouts: bytes of every layout that could hold it, without the
-        fallback, smallest first; of others, parts: the same of each part.
+        shape, layout, value_type, nbytes, dense_fp32_bytes, ratio (dense fp32 / nbytes; 1 where nothing is stored),
+        breakdown (bytes by purpose); of a packed table also entries, density, stored_rows, fallback, ideal_bytes (the
+        entropy bound, see :func:`~recsparse.tables.ideal_bytes`) and layouts: bytes of every layout that could hold it,
+        without the fallback, smallest first; of others, parts: the same of each part.
 
     Example:
         >>> import numpy as np
@@ -29,7 +29,7 @@ def inspect(table: Table) -> dict[str, Any]:
     dense = 4 * table.shape[0] * table.shape[1]
     summary: dict[str, Any] = {
         "shape": table.shape, "layout": table.layout, "value_type": table.value_type, "nbytes": table.nbytes,
-        "dense_fp32_bytes": dense, "ratio": dense / table.nbytes if table.nbytes else float("inf"),
+        "dense_fp32_bytes": dense, "ratio": dense / table.nbytes if table.nbytes else 1.0,
         "breakdown": table.breakdown(),
     }  # fmt: skip
     if isinstance(table, FactoredTable):

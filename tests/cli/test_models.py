@@ -10,6 +10,7 @@ from recsparse.evaluation import Evaluation
 from recsparse.files import atomic_file
 from recsparse.interactions import read, read_split
 from recsparse.models import IALS, Recommender, checkpoint
+from recsparse.tables import pack, save_table
 
 
 def test_train_saves_what_python_would(say, parts, tmp_path):
@@ -45,6 +46,18 @@ def test_inspect(say, model):
     assert said == json.loads(say("inspect", model / "item_table.safetensors", "--json").out)
     text = say("inspect", model).out
     assert all(layout in text for layout in ("bitmap", "csr", "dense"))
+
+
+def test_inspect_a_directory_of_shards_and_a_table_of_nothing(say, model, tmp_path):
+    table = Recommender.load(model).item_table_
+    save_table(table, tmp_path / "shards", shard_bytes=table.nbytes // 3)
+    said = json.loads(say("inspect", tmp_path / "shards", "--json").out)
+    assert said["shape"] == list(table.shape)
+    assert sum(part["nbytes"] for part in said["parts"].values()) == said["nbytes"]
+    assert f"{table.shape[0]}" in say("inspect", tmp_path / "shards").out
+    save_table(pack(np.zeros((0, 8), dtype=np.float32), layout="dense"), tmp_path / "nothing")
+    assert "Infinity" not in (said := say("inspect", tmp_path / "nothing", "--json")).out
+    assert json.loads(said.out)["ratio"] == 1
 
 
 def test_train_stops_early_by_the_validation_users(say, refused, dataset, parts, tmp_path, monkeypatch):
