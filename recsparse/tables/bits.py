@@ -7,9 +7,12 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from recsparse.errors import FormatError
 from recsparse.kernels import bits as kernels
 
 Bytes = npt.NDArray[np.uint8]
+DAMAGED = "The table is damaged: a row's place is outside of what is stored. Save it again."
+"""What is said where a file that was opened without checking its tensors leads outside of them."""
 
 
 Array = TypeVar("Array", bound=npt.NDArray[Any])
@@ -137,5 +140,6 @@ class BitRank:
     def positions(self) -> npt.NDArray[np.int64]:
         """Where the ones are, ascending."""
         out = np.empty(self.ones, dtype=np.int64)
-        kernels.positions(self.bits, self.n_bits, 0, out)
+        if kernels.positions(self.bits, self.n_bits, 0, out) != len(out):
+            raise FormatError(DAMAGED)
         return out

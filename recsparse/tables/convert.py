@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from recsparse.errors import DataError
+from recsparse.errors import DataError, FormatError
+from recsparse.tables.bits import DAMAGED
 from recsparse.tables.fallback import returns_zeros
 from recsparse.tables.mask import Mask
 from recsparse.tables.pack import assemble, lay_out, settle
@@ -57,7 +58,10 @@ def convert(
 def _entries(table: PackedTable, numbers: Floats) -> tuple[Mask, Floats]:
     """The mask and the numbers worth storing: not the zeros of full rows, but one in a row that would be pruned."""
     if not isinstance(table.support, Full):
-        return table.tile_mask, numbers
+        mask = table.tile_mask
+        if mask.kept != len(numbers):
+            raise FormatError(DAMAGED)
+        return mask, numbers
     dim = table.shape[1]
     kept = numbers.reshape(-1, dim) != 0
     if not returns_zeros(table.fallback):

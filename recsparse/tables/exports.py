@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from recsparse.errors import ConfigError, DataError
+from recsparse.errors import ConfigError, DataError, FormatError
 from recsparse.tables.arrays import as_array
-from recsparse.tables.bits import frozen
+from recsparse.tables.bits import DAMAGED, frozen
 from recsparse.tables.convert import convert
 from recsparse.tables.factored import FactoredTable
 from recsparse.tables.fallback import Mean, Zero, returns_zeros
@@ -31,6 +31,8 @@ def to_scipy(table: Table) -> sp.csr_array:
     """The stored entries as a SciPy CSR, float32 (R, D); ``pack`` takes it back. Fallbacks are not entries."""
     if isinstance(table, PackedTable):
         matrix = sp.csr_array(table.mask.to_csr(), dtype=np.float32)
+        if matrix.nnz != table.values.n:
+            raise FormatError(DAMAGED)
         matrix.data = table.numbers()
         return matrix
     if isinstance(table, ShardedTable):

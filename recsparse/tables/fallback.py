@@ -11,7 +11,7 @@ from recsparse.errors import DataError, FormatError
 from recsparse.kernels import bits as kernels
 from recsparse.kernels import segments
 from recsparse.tables.arrays import as_array, as_csr
-from recsparse.tables.bits import Bytes, bits_for, buffer_bytes, copy_bits, frozen, pack_integers
+from recsparse.tables.bits import DAMAGED, Bytes, bits_for, buffer_bytes, copy_bits, frozen, pack_integers
 from recsparse.tables.bits import stored as stored_tensor
 from recsparse.tables.values import Floats, check_finite, to_float32
 
@@ -139,6 +139,8 @@ class GroupMean(Fallback):
         """Wrap them."""
         n_groups = header["groups"]
         check_fit(header, rows)
+        if n_groups < 1:
+            raise ValueError(f"{n_groups} groups")
         groups = stored_tensor(tensors, "fallback.groups", np.uint8, buffer_bytes(rows * bits_for(n_groups - 1)))
         return cls(groups, rows, matrix(tensors, "fallback.means", n_groups, dim))
 
@@ -199,7 +201,9 @@ class HashBucket(Fallback):
     @classmethod
     def from_tensors(cls, header: dict[str, Any], tensors: Tensors, rows: int, dim: int) -> "HashBucket":
         """Wrap them."""
-        return cls(matrix(tensors, "fallback.vectors", header["buckets"], dim), int(header["first_row"]))
+        if header["buckets"] < 1:
+            raise ValueError(f"{header['buckets']} buckets")
+        return cls(matrix(tensors, "fallback.vectors", header["buckets"], dim), header["first_row"])
 
     def fill(self, ids: Ids, missing: Ids, out: Floats) -> None:
         """Each id's bucket's vector."""
@@ -298,6 +302,8 @@ class Features(Fallback):
     def slice_rows(self, start: int, stop: int) -> "Features":
         """Those rows' features."""
         first, last = int(self.indptr[start]), int(self.indptr[stop])
+        if not first <= last <= len(self.features):
+            raise FormatError(DAMAGED)
         return Features(
             frozen(self.indptr[start : stop + 1] - np.uint32(first)), frozen(self.features[first:last]),
             frozen(self.weights[first:last]), self.embeddings,

@@ -12,7 +12,7 @@ from recsparse.kernels import batches
 from recsparse.kernels.decode import ONES
 from recsparse.parallel import share
 from recsparse.tables.arrays import check_rows
-from recsparse.tables.bits import BitRank, bit_buffer, frozen
+from recsparse.tables.bits import DAMAGED, BitRank, bit_buffer, frozen
 from recsparse.tables.fallback import FALLBACKS, Fallback, Ids
 from recsparse.tables.mask import Counts, Mask
 from recsparse.tables.supports import SUPPORTS, Bitmap, Full, Header, List, Support, Tensors, build_support
@@ -92,9 +92,12 @@ class PackedTable(Table):
         support = SUPPORTS[header["support"]["kind"]].from_tensors(header["support"], tensors, stored_rows, dim)
         fallback = FALLBACKS[header["fallback"]["kind"]].from_tensors(header["fallback"], tensors, rows, dim)
         values = Values.from_tensors(header["value_type"], header["numbers"], tensors, stored_rows, dim)
-        if isinstance(support, Full) and values.n != stored_rows * dim:
-            raise ValueError(f"{values.n} numbers in {stored_rows} full rows of {dim}")
-        return cls((rows, dim), remap, support, values, fallback)
+        if values.n != support.first_number(stored_rows, dim):
+            raise ValueError(f"{values.n} numbers in {stored_rows} rows of {dim} with another number of entries")
+        table = cls((rows, dim), remap, support, values, fallback)
+        if table.header != {name: header[name] for name in table.header}:
+            raise ValueError(f"the header of a {table.layout} table")
+        return table
 
     def row_counts(self) -> Counts:
         """Stored entries of each row, int64 (R,)."""
@@ -126,7 +129,7 @@ class PackedTable(Table):
                 found[start:stop],
                 *batches.workspace(dim),
             ):  # fmt: skip
-                raise FormatError("The table is damaged: a row's place is outside of what is stored. Save it again.")
+                raise FormatError(DAMAGED)
 
         if len(ids) * dim < MANY:
             work(0, len(ids))
@@ -176,9 +179,14 @@ class PackedTable(Table):
         """The stored entries' values, row after row, float32; they go with :attr:`mask`."""
         out = decode_codes(self.values)
         if len(self.values.row_scales):
-            out *= np.repeat(self.values.scales, self.support.row_counts(self.stored_rows, self.shape[1]))
+            each = np.repeat(self.values.scales, self.support.row_counts(self.stored_rows, self.shape[1]))
         elif len(self.values.column_scales):
-            out *= self.values.column_scales[self.mask.columns()]
+            each = self.values.column_scales[self.mask.columns()]
+        else:
+            return out
+        if len(each) != len(out):
+            raise FormatError(DAMAGED)
+        out *= each
         return out
 
     def slice_rows(self, start: int, stop: int) -> "PackedTable":
@@ -189,7 +197,11 @@ class PackedTable(Table):
         if self.remap is not None:
             first, last = self.remap.rank(start), self.remap.rank(stop)
             remap = self.remap.slice_bits(start, stop)
+        if not 0 <= first <= last <= self.stored_rows:
+            raise FormatError(DAMAGED)
         numbers = (self.support.first_number(first, dim), self.support.first_number(last, dim))
+        if not 0 <= numbers[0] <= numbers[1] <= self.values.n:
+            raise FormatError(DAMAGED)
         support: Support = self.support
         if isinstance(support, Bitmap) and first % support.block[0] == 0:
             r, tiles = support.block[0], dim // support.block[1]

@@ -156,7 +156,8 @@ def scale_bytes(scales: Floats, used: npt.NDArray[np.bool_]) -> tuple[Bytes, npt
 
 def scale_lattice(exponent: int) -> Floats:
     """The 256 scales whose smallest magnitude is ``2 ** (exponent / 8)``, float32; negative from 128 on."""
-    places = np.exp2((exponent + np.arange(kernels.SCALE_PLACES)) / kernels.SCALE_STEPS).astype(np.float32)
+    with np.errstate(over="ignore"):  # of a damaged file that was not verified
+        places = np.exp2((exponent + np.arange(kernels.SCALE_PLACES)) / kernels.SCALE_STEPS).astype(np.float32)
     return frozen(np.concatenate([places, -places]))
 
 

@@ -10,6 +10,7 @@ import scipy.sparse as sp
 from recsparse.errors import ConfigError, DataError, FormatError
 from recsparse.tables import Mask, ShardedTable, load_table, pack, save_table
 from recsparse.tables.fallback import Features, GroupMean, HashBucket, Mean, bucket_of
+from tests.tables.damage import damage
 
 R, D = 40, 6
 RNG = np.random.default_rng(8)
@@ -130,3 +131,26 @@ def test_a_fallback_with_numbers_that_are_not_finite_is_refused(bad):
 def test_hash_buckets_are_spread_evenly():
     counts = np.bincount(bucket_of(np.arange(100_000), 100), minlength=100)
     assert abs(counts - 1000).max() < 5 * np.sqrt(1000)
+
+
+@pytest.mark.parametrize("kind", ["mean", "group-mean", "hash", "features"])
+def test_a_damaged_fallback_opened_without_checks_never_reads_outside(tmp_path, kind):
+    path = tmp_path / "t"
+    table = pack(VALUES, Mask.from_rows(STORED, D), layout="rows", fallback=fallbacks()[kind])
+    refused = set()
+    for name in table.fallback.tensors():
+        for seed in range(20):
+            save_table(table, path)
+            damage(path, name, np.random.default_rng(seed))
+            loaded = load_table(path, verify=False)
+            for lookup in (loaded.lookup, lambda ids, whole=loaded: whole[2:35].lookup(ids)):
+                try:
+                    assert lookup(np.arange(-2, R + 2)).shape == (R + 4, D)
+                except FormatError:
+                    refused.add(name)
+    assert refused == ({"fallback.indptr", "fallback.features"} if kind == "features" else set())
+
+
+def test_there_may_be_no_features():
+    nothing = Features.fit(VALUES, sp.csr_array((R, 0)), STORED)
+    assert not pack(VALUES, Mask.from_rows(STORED, D), layout="rows", fallback=nothing).lookup([0, 3]).any()
