@@ -57,6 +57,6 @@ def export(
             with atomic_directory(path, overwrite=True) as whole:
                 for number in range(world):
                     (partial / shard_name(number, world)).rename(whole / shard_name(number, world))
-                write_index(whole, starts, dim, sum(sizes))
+                write_index(whole, world)
             shutil.rmtree(partial)
     return {"nbytes": sum(sizes), "dense": rows.n_ids * dim * 4}

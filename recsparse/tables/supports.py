@@ -232,12 +232,10 @@ class List(Support):
     @classmethod
     def from_tensors(cls, header: Header, tensors: Tensors, rows: int, dim: int) -> "List":
         """Wrap the columns."""
-        if not 0 <= header["column_bits"] <= 32:
-            raise ValueError(f"{header['column_bits']} bits a column")
-        columns = stored(tensors, "indices.columns", np.uint8, buffer_bytes(header["numbers"] * header["column_bits"]))
-        return cls(
-            Counted.from_tensors(header, tensors, rows, 1, dim), header["numbers"], header["column_bits"], columns
-        )
+        counted, n, width = Counted.from_tensors(header, tensors, rows, 1, dim), header["numbers"], bits_for(dim - 1)
+        if header["column_bits"] != width or n != counted.first_number(rows):
+            raise ValueError(f"{header['column_bits']} bits a column of {dim}, {n} columns in {rows} rows")
+        return cls(counted, n, width, stored(tensors, "indices.columns", np.uint8, buffer_bytes(n * width)))
 
     def row_counts(self, rows: int, dim: int) -> Counts:
         """As stored."""

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from recsparse.interactions import cards
-from recsparse.tables.storage import FORMAT_VERSION
+from recsparse.tables.seal import FORMAT_VERSION
 
 NOWHERE = "http://127.0.0.1:9"
 """The discard port: a connection is refused at once."""

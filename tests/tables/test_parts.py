@@ -21,8 +21,11 @@ from recsparse.tables import (
     load_table,
     pack,
     save_table,
+    to_scipy,
 )  # fmt: skip
-from recsparse.tables.storage import INDEX
+from recsparse.tables.storage import INDEX, read_tensors
+from recsparse.tensors import save_tensors
+from tests.tables.damage import damage
 
 RNG = np.random.default_rng(11)
 VALUES = np.where(RNG.random((100, 32)) < 0.25, RNG.standard_normal((100, 32)), 0).astype(np.float32)
@@ -72,12 +75,12 @@ def test_a_factored_lookup_of_many_ids_holds_few_rows_of_s():
 
 def test_shards_answer_as_the_whole_and_a_rank_loads_only_its_rows(tmp_path):
     fallback = HashBucket.fit(RNG.standard_normal((100, 32)), VALUES.any(axis=1), 3)
-    table = pack(VALUES * (np.arange(100) % 4 > 0)[:, None], value_type="int4", layout="csr", fallback=fallback)
-    save_table(table, tmp_path / "t", shard_bytes=table.nbytes // 4)
+    table = pack(VALUES * (np.arange(100) % 4 > 0)[:, None], value_type="int8", layout="csr", fallback=fallback)
+    save_table(table, tmp_path / "t", shard_bytes=900)
     loaded = load_table(tmp_path / "t")
     assert isinstance(loaded, ShardedTable)
-    assert len(loaded.shards) > 3
-    assert loaded.nbytes == json.loads((tmp_path / "t" / INDEX).read_text())["metadata"]["total_size"]
+    assert len(loaded.shards) > 2
+    assert loaded.nbytes == json.loads((tmp_path / "t" / INDEX).read_text())["nbytes"]
     np.testing.assert_array_equal(loaded.to_dense(), table.to_dense())
     for ids in (IDS, -np.arange(1, 50), np.arange(100, 150)):
         np.testing.assert_array_equal(loaded.lookup(ids), table.lookup(ids))
@@ -88,12 +91,86 @@ def test_shards_answer_as_the_whole_and_a_rank_loads_only_its_rows(tmp_path):
         np.testing.assert_array_equal(part.to_dense(), table.to_dense()[slice(*rows)])
     with pytest.raises(DataError, match="has 100"):
         load_table(tmp_path / "t", rows=(50, 101))
-    (tmp_path / "t" / next(iter(json.loads((tmp_path / "t" / INDEX).read_text())["weight_map"].values()))).unlink()
+    next((tmp_path / "t").glob("*.safetensors")).unlink()
     with pytest.raises(FormatError):
         load_table(tmp_path / "t")
     (tmp_path / "t" / INDEX).write_text("{")
     with pytest.raises(FormatError, match="index"):
         load_table(tmp_path / "t")
+
+
+@pytest.mark.parametrize("shard_bytes", [None, 600, 1500, 10**9])
+@pytest.mark.parametrize("target", ["t", "new"])
+def test_a_sharded_table_is_saved_again_in_place_and_elsewhere(tmp_path, shard_bytes, target):
+    table = pack(VALUES, value_type="int8", layout="csr", fallback="mean")
+    save_table(table, tmp_path / "t", shard_bytes=1000)
+    first = load_table(tmp_path / "t")
+    save_table(first, tmp_path / target, shard_bytes=shard_bytes)
+    again = load_table(tmp_path / target)
+    np.testing.assert_array_equal(
+        again.lookup(np.append(np.arange(100), IDS)), table.lookup(np.append(range(100), IDS))
+    )
+    if shard_bytes == 600:
+        assert len(again.shards) > len(first.shards)
+        assert max(shard.nbytes for shard in again.shards) < 1.2 * 600
+    else:  # shards are not joined
+        assert again.starts.tolist() == first.starts.tolist()
+
+
+def test_shards_of_shards_are_saved_as_shards(tmp_path):
+    parts = [pack(number * VALUES[:30], layout="csr", fallback="mean") for number in (1, 2, 3)]
+    table = ShardedTable((ShardedTable((parts[0], parts[1][0:0])), parts[1], ShardedTable((parts[2],))))
+    for shard_bytes in (None, 800):
+        save_table(table, tmp_path / "t", shard_bytes=shard_bytes)
+        again = load_table(tmp_path / "t")
+        np.testing.assert_array_equal(again.lookup(np.arange(-2, 93)), table.lookup(np.arange(-2, 93)))
+        assert inspect(again)["nbytes"] == again.nbytes
+
+
+def test_a_factored_table_is_sharded(tmp_path):
+    basis = pack(RNG.standard_normal((32, 4)).astype(np.float32))
+    table = FactoredTable(pack(VALUES, fallback="mean"), basis)
+    save_table(table, tmp_path / "t", shard_bytes=2000)
+    again = load_table(tmp_path / "t")
+    assert len(again.shards) > 2
+    np.testing.assert_allclose(again.lookup(IDS), table.lookup(IDS), rtol=1e-5)
+
+
+def test_a_failed_write_of_shards_leaves_the_old_ones(tmp_path, monkeypatch):
+    table = pack(VALUES)
+    save_table(table, tmp_path / "t", shard_bytes=1000)
+    before = {file.name: file.read_bytes() for file in (tmp_path / "t").iterdir()}
+    written = []
+
+    def full(tensors, path, metadata):
+        if len(written) == 2:
+            raise OSError("full")
+        written.append(save_tensors(tensors, path, metadata))
+
+    monkeypatch.setattr("recsparse.tables.storage.save_tensors", full)
+    with pytest.raises(OSError, match="full"):
+        save_table(load_table(tmp_path / "t"), tmp_path / "t", shard_bytes=700)
+    assert {file.name: file.read_bytes() for file in (tmp_path / "t").iterdir()} == before
+    assert [file.name for file in tmp_path.iterdir()] == ["t"]
+
+
+def test_files_of_mostly_what_each_repeats_are_refused(tmp_path):
+    values = np.tile(VALUES, (20, 1))
+    fallback = HashBucket(np.ones((500, 32), dtype=np.float32))
+    table = pack(values, layout="csr", value_type="int4", fallback=fallback)
+    with pytest.raises(ConfigError, match="every file repeats 64,0") as refused:
+        save_table(table, tmp_path / "t", shard_bytes=5000)
+    assert not (tmp_path / "t").exists()
+    least = int(str(refused.value).split("at least ")[1].split(", or")[0].replace(",", ""))
+    save_table(pack(np.tile(values, (20, 1)), layout="csr", fallback=fallback), tmp_path / "t", shard_bytes=least)
+    files = [file.stat().st_size for file in (tmp_path / "t").glob("*.safetensors")]
+    assert len(files) > 2
+    assert max(files) < 1.1 * least
+    save_table(table, tmp_path / "t", shard_bytes=table.nbytes)  # nothing to cut
+    assert len(load_table(tmp_path / "t").shards) == 1
+    for shard_bytes in (0, -1):
+        with pytest.raises(ConfigError, match=f"shard_bytes is {shard_bytes}"):
+            save_table(table, tmp_path / "t", shard_bytes=shard_bytes)
 
 
 def test_a_changed_byte_is_noticed_on_opening(tmp_path):
@@ -140,6 +217,29 @@ def test_a_damaged_table_opened_without_checks_never_reads_outside(tmp_path, lay
         except FormatError:
             continue
         assert rows.shape == (100, 32)
+
+
+@pytest.mark.parametrize("layout", ["rows", "bitmap", "block", "csr", "combination"])
+def test_slices_and_passes_of_a_damaged_table_never_read_outside(tmp_path, layout):
+    path = tmp_path / "t"
+    save_table(pack(np.tile(VALUES, (20, 1)), layout=layout, value_type="int4", remap=True), path)
+    whole = path.read_bytes()
+    _, tensors = read_tensors(path)
+    refused = 0
+    for name in tensors:
+        for seed in range(20):
+            path.write_bytes(whole)
+            damage(path, name, np.random.default_rng(seed))
+            for use in (
+                lambda: load_table(path, rows=(33, 1817), verify=False).lookup(np.arange(1784)),
+                lambda: to_scipy(load_table(path, verify=False)),
+                lambda name=name: name.startswith("scales") or convert(load_table(path, verify=False), layout="csr"),
+            ):
+                try:
+                    use()
+                except FormatError:
+                    refused += 1
+    assert refused
 
 
 @pytest.mark.parametrize("source", ["dense", "rows", "bitmap", "csr", "combination"])
@@ -233,6 +333,13 @@ def test_a_budget_is_kept_or_the_nearest_sizes_are_named():
     with pytest.raises(BudgetError, match=f"{sizes['int2']:,}"):
         choose_layout(mask, value_type=types, budget=sizes["int2"] - 1)
     assert f"{sizes['int4']:,}" in str(choose_layout(mask, value_type="int4"))
+
+
+def test_inspect_is_json_of_a_table_of_nothing_too():
+    for layout in ("dense", "rows", "ell", "csr", "bitmap", "combination"):
+        summary = inspect(pack(np.zeros((0, 8), dtype=np.float32), layout=layout))
+        assert json.loads(json.dumps(summary, allow_nan=False))["dense_fp32_bytes"] == 0
+    assert inspect(pack(np.zeros((0, 8), dtype=np.float32), layout="dense"))["ratio"] == 1
 
 
 def test_inspect_tells_the_sizes_of_what_is_stored():

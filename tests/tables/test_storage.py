@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from recsparse.errors import FormatError
-from recsparse.tables import LAYOUTS, Mask, ShardedTable, load_table, pack, save_table
-from recsparse.tables.storage import read_tensors
+from recsparse.errors import DataError, FormatError
+from recsparse.tables import LAYOUTS, HashBucket, Mask, PackedTable, ShardedTable, load_table, pack, save_table
+from recsparse.tables.seal import FORMAT_VERSION, seal
+from recsparse.tables.storage import INDEX, read_tensors
 
 
 @pytest.fixture
@@ -67,25 +68,33 @@ def test_bytes_added_missing_files_and_other_files_are_refused(tmp_path, values)
         load_table(path)
 
 
-def rewrite(path, change):
-    """Change a file's table header."""
+def rewrite(path, change, *, sealed=True):
+    """Change a file's table header, with the checksum of the change or as it was."""
     metadata, tensors = read_tensors(path)
     from safetensors.numpy import save_file
 
     header = json.loads(metadata["recsparse"])
     change(header, tensors := {name: tensor.copy() for name, tensor in tensors.items()})
+    if sealed:
+        header.pop("checksum")
+        header = seal(header)
     save_file(tensors, path, metadata={"recsparse": json.dumps(header)})
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda header, _: header.update(format_version=2), "version 2"),
+        (lambda header, _: header.update(format_version=FORMAT_VERSION + 1), f"version {FORMAT_VERSION + 1}"),
+        (lambda header, _: header.update(format_version=1), "version 1"),
         (lambda header, _: header.update(format="other"), "not a recsparse table"),
         (lambda header, _: header.update(shape=[10**9, 24]), "damaged"),
+        (lambda header, _: header.update(shape=[50.0, 24]), "not a whole number"),
+        (lambda header, _: header.update(shape=[50, 16]), "damaged"),
+        (lambda header, _: header.update(layout="ell"), "damaged"),
         (lambda header, _: header.update(numbers=10**9), "damaged"),
         (lambda header, _: header.pop("support"), "damaged"),
         (lambda header, _: header["support"].update(kind="unheard of"), "damaged"),
+        (lambda header, _: header["support"].update(numbers=1), "damaged"),
         (lambda _, tensors: tensors.pop("counts.bits"), "damaged"),
         (lambda _, tensors: tensors.update({"values.codes": tensors["values.codes"][:5]}), "damaged"),
     ],
@@ -96,6 +105,118 @@ def test_headers_that_do_not_fit_are_refused(tmp_path, values, change, message):
     rewrite(path, change)
     with pytest.raises(FormatError, match=message):
         load_table(path)
+
+
+@pytest.mark.parametrize(
+    ("layout", "change"),
+    [
+        *((layout, lambda header, _: header.update(shape=[60, 5])) for layout in ("ell", "csr", "combination")),
+        *(("combination", lambda header, _, rows=rows: header.update(shape=[rows, 8])) for rows in range(61, 65)),
+        ("ell", lambda header, _: header["support"].update(per_row=2)),
+        ("csr", lambda header, _: header["fallback"].update(first_row=1)),
+        ("csr", lambda header, _: header["crc32"].clear()),
+        ("csr", lambda header, _: header.pop("checksum")),
+    ],
+)
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_header_that_was_changed_is_refused(tmp_path, layout, change, verify):
+    path = tmp_path / "t.safetensors"
+    dense = np.tile(np.array([1, 2, 3, 0, 0, 0, 0, 0], dtype=np.float32), (60, 1))
+    fallback = HashBucket(np.ones((2, 8), dtype=np.float32))
+    save_table(pack(dense, layout=layout, remap=False, fallback=fallback), path)
+    load_table(path, verify=verify)
+    rewrite(path, change, sealed=False)
+    with pytest.raises(FormatError, match="header is not what was written"):
+        load_table(path, verify=verify)
+
+
+NOT_OBJECTS = ["null", "3", '"x"', "[]", "[" * 100_000, "", "{}", "{", "NaN"]
+
+
+@pytest.mark.parametrize("text", NOT_OBJECTS)
+def test_what_is_json_but_no_header_is_refused(tmp_path, values, text):
+    path = tmp_path / "t"
+    path.write_bytes(struct.pack("<Q", len(text)) + text.encode())
+    with pytest.raises(FormatError):
+        load_table(path)
+    save_table(pack(values), path, shard_bytes=1500)
+    load_table(path)
+    (path / INDEX).write_text(text)
+    with pytest.raises(FormatError, match="not the index"):
+        load_table(path)
+
+
+@pytest.mark.parametrize("entry", [3, {}, {"dtype": [], "shape": [1], "data_offsets": [0, 4]},
+    {"dtype": "F32", "shape": [float("inf")], "data_offsets": [0, 4]},
+    {"dtype": "F32", "shape": [1], "data_offsets": ["0", "4"]},
+    {"dtype": "F32", "shape": [2, 1], "data_offsets": [0, 8]}])  # fmt: skip
+def test_tensors_that_are_not_in_the_file_are_refused(tmp_path, entry):
+    path = tmp_path / "t"
+    text = json.dumps({"a": entry, "b": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}})
+    path.write_bytes(struct.pack("<Q", len(text)) + text.encode() + bytes(8))
+    with pytest.raises(FormatError):
+        load_table(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda index: index.pop("shape"),
+        lambda index: index.update(shape=[50, 23]),
+        lambda index: index.update(shape=[51, 24]),
+        lambda index: index.update(shape=[50.0, 24]),
+        lambda index: index.update(shards=[]),
+        lambda index: index.update(shards={"0-50": "table.safetensors"}),
+        lambda index: index.update(nbytes="many"),
+        lambda index: index["shards"][0].update(rows="abc"),
+        lambda index: index["shards"][0].update(rows=-1),
+        lambda index: index["shards"][0].update(checksum=1),
+        lambda index: index["shards"][0].pop("checksum"),
+        lambda index: index["shards"].reverse(),
+        lambda index: index.update(format_version=1),
+    ],
+)
+def test_an_index_that_does_not_fit_is_refused_sealed_or_not(tmp_path, values, change):
+    save_table(pack(values), tmp_path / "t", shard_bytes=1500)
+    load_table(tmp_path / "t")
+    file = tmp_path / "t" / INDEX
+    index = json.loads(file.read_text())
+    change(index)
+    file.write_text(json.dumps(index))
+    with pytest.raises(FormatError):
+        load_table(tmp_path / "t")
+    index.pop("checksum")
+    file.write_text(json.dumps(seal(index)))
+    with pytest.raises(FormatError):
+        load_table(tmp_path / "t")
+
+
+def test_a_shard_of_another_table_is_refused(tmp_path, values):
+    for name, table in (("one", pack(values)), ("other", pack(-values))):
+        save_table(table, tmp_path / name, shard_bytes=1500)
+    shard = min((tmp_path / "one").glob("*.safetensors")).name
+    (tmp_path / "one" / shard).write_bytes((tmp_path / "other" / shard).read_bytes())
+    with pytest.raises(FormatError, match="not the shard"):
+        load_table(tmp_path / "one")
+
+
+@pytest.mark.parametrize("shard_bytes", [None, 1500])
+def test_what_could_not_be_opened_again_replaces_nothing(tmp_path, values, shard_bytes):
+    class Unheard(PackedTable):
+        @property
+        def header(self):
+            return {**super().header, "kind": "unheard of"}
+
+        def slice_rows(self, start, stop):
+            return Unheard(**vars(super().slice_rows(start, stop)))
+
+    path = tmp_path / "t"
+    table = pack(values)
+    save_table(table, path, shard_bytes=shard_bytes)
+    with pytest.raises(DataError, match=r"Unheard.* was not saved.*unheard of"):
+        save_table(Unheard(**vars(table)), path, shard_bytes=shard_bytes)
+    np.testing.assert_array_equal(load_table(path).to_dense(), table.to_dense())
+    assert [file.name for file in tmp_path.iterdir()] == ["t"]
 
 
 @pytest.mark.parametrize("bits", [0, 8])
