@@ -105,7 +105,7 @@ def tune(
 
     Raises:
         ConfigError: Optuna is missing, there is nothing to search, or the directory is of another search.
-        DataError: no trial gave a result.
+        DataError: no trial gave a result, or validation has no targets.
 
     Example:
         >>> import tempfile
@@ -116,6 +116,7 @@ def tune(
         >>> tuned.trials, tuned.value
         (3, 1.0)
     """
+    validation.check_targets()
     fixed = fixed or {}
     search = _search(Recommender.of_kind(kind), fixed, space or {})
     make(kind, with_settings(fixed, {name: _first(each) for name, each in search.items()}), "tune")
@@ -179,7 +180,10 @@ def _try(
     else:
         model.fit(train)
     trial.set_user_attr("params", json.dumps(settings))
-    return float(np.nanmean(per_user(rank_targets(model, validation.history, validation.target), metric)))
+    values = per_user(rank_targets(model, validation.history, validation.target), metric)
+    if np.isnan(values).all():  # told as a value, it would not count as a trial
+        raise DataError(f"No validation user has a value of {metric}; take another metric.")
+    return float(np.nanmean(values))
 
 
 def _search(model: type[Recommender], fixed: dict[str, Any], space: dict[str, Any]) -> Search:

@@ -107,6 +107,16 @@ def test_low_rank_is_searched_by_its_epochs(tmp_path: Path) -> None:
     assert 1 <= tuned.params["epochs"] <= 5
 
 
+def test_a_search_that_nothing_can_be_measured_in_ends(tmp_path: Path) -> None:
+    nobody = Interactions.from_csr(sp.csr_array((3, 60), dtype=np.float32))
+    with pytest.raises(DataError, match="The 3 validation users have no targets"):
+        tune("ease", TRAIN, Holdout(nobody, nobody), tmp_path, trials=3)
+    assert not any(tmp_path.iterdir())
+    all_others = Interactions.from_csr(sp.csr_array(1 - TRAIN.matrix.toarray()))  # nothing to be ranked above
+    with pytest.raises(DataError, match=r"None of 3 trials.*No validation user has a value of auc"):
+        tune("ease", TRAIN, Holdout(TRAIN, all_others), tmp_path, trials=3, metric="auc")
+
+
 def _search(directory: str) -> None:
     search(Path(directory), 60, on_trial=lambda best: time.sleep(600 if best.trials == 9 else 0))
 

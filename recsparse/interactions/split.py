@@ -42,6 +42,18 @@ class Holdout:
     history: Interactions
     target: Interactions
 
+    def check_targets(self) -> None:
+        """Refuse users of whom none has a target.
+
+        Raises:
+            DataError: nothing can be measured on them.
+        """
+        if self.target.nnz == 0:
+            raise DataError(
+                f"The {self.target.shape[0]} validation users have no targets, so nothing can be measured on them; "
+                "split the data with some, or train without validation."
+            )
+
 
 @dataclass(frozen=True)
 class Split:

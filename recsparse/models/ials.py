@@ -155,10 +155,12 @@ class IALS(FactorModel):
             on_epoch: called with each epoch's number and metric.
 
         Raises:
-            DataError: a value is negative, or the factors became infinite or NaN; then the model keeps the last good
-                epoch.
+            DataError: validation has no targets, a value is negative, or the factors became infinite or NaN; then the
+                model keeps the last good epoch.
             ConfigError: an impossible setting.
         """
+        if validation is not None:
+            validation.check_targets()
         self._validation, self._on_epoch = validation, on_epoch
         self._checkpoint = None if checkpoint is None else Path(checkpoint)
         try:

@@ -182,9 +182,12 @@ class MF(FactorModel):
             on_epoch: called with each epoch's number and metric.
 
         Raises:
-            DataError: the values became infinite or NaN. The model keeps the last good epoch and works.
+            DataError: validation has no targets, or the values became infinite or NaN; then the model keeps the last
+                good epoch and works.
             ConfigError: an impossible setting.
         """
+        if validation is not None:
+            validation.check_targets()
         self._validation, self._on_epoch = validation, on_epoch
         self._checkpoint = None if checkpoint is None else Path(checkpoint)
         try:

@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from recsparse.errors import ConfigError, DataError
 from recsparse.interactions.interactions import Interactions
 from recsparse.interactions.split import Holdout
-from recsparse.models import IALS, FeatureIALS
+from recsparse.models import IALS, MF, FeatureIALS, LowRankIALS
 
 RECIPES = {
     "gradual": {"density": 0.25, "schedule": {"kind": "gradual", "start": 0.1, "end": 0.7}},
@@ -55,6 +55,18 @@ def test_validation_keeps_the_best_epoch_and_stops(model_class: type[IALS]) -> N
     np.testing.assert_array_equal(model.fold_in(train), again.fold_in(train))
     assert again.best_epoch_ == again.epochs_ == best
     assert again.validation_ == []
+
+
+@pytest.mark.parametrize("model_class", [IALS, LowRankIALS, MF])
+def test_validation_without_a_target_is_refused_before_the_first_epoch(model_class: type[IALS]) -> None:
+    train, _ = holdout()
+    nobody = Interactions.from_csr(sp.csr_array((3, 60), dtype=np.float32))
+    epochs: list[int] = []
+    with pytest.raises(DataError, match="The 3 validation users have no targets"):
+        model_class(dim=4, epochs=2).fit(
+            train, validation=Holdout(nobody, nobody), on_epoch=lambda epoch, _: epochs.append(epoch)
+        )
+    assert epochs == []
 
 
 def test_a_recipe_trains_to_its_end_and_ends_at_its_density() -> None:
