@@ -15,6 +15,7 @@ from recsparse.distributed.sharded import Shard, ShardedTables
 from recsparse.errors import BudgetError, ConfigError
 from recsparse.sparsity import Dynamic, Evidence, Magnitude, Recipe
 from recsparse.sparsity.criterion import Criterion
+from recsparse.sparsity.recipe import GONE, STAYS
 from recsparse.tables import Mask, choose_layout
 
 ALIVE = 1e-30
@@ -153,10 +154,16 @@ class ShardedPruner:
         living = self._count(alive)
         swapped = min(round(share * living), self._n_groups - living)
         scores = self._scores(counts)
-        lowest = self._best([np.where(a, -s, -np.inf) for a, s in zip(alive, scores, strict=True)], swapped)
         pulls = [self.recipe.granularity.reduce(np.square(pull.numpy())).astype(np.float64) for pull in self.pulls]
-        grown = self._best([np.where(a, -np.inf, pull) for a, pull in zip(alive, pulls, strict=True)], swapped)
-        self._set([(a & ~gone) | come for a, gone, come in zip(alive, lowest, grown, strict=True)])
+        if self.recipe.allocation.kind == "global":
+            lowest = self._best([np.where(a, -s, -np.inf) for a, s in zip(alive, scores, strict=True)], swapped)
+            grown = self._best([np.where(a, -np.inf, pull) for a, pull in zip(alive, pulls, strict=True)], swapped)
+            self._set([(a & ~gone) | come for a, gone, come in zip(alive, lowest, grown, strict=True)])
+            return
+        within = [np.where(a, s, -np.inf) for a, s in zip(alive, scores, strict=True)]
+        stays = self._choose(within, living - swapped)
+        wanted = [np.where(a, GONE, pull) for a, pull in zip(alive, pulls, strict=True)]
+        self._set(self._choose([np.where(s, STAYS, w) for s, w in zip(stays, wanted, strict=True)], living))
 
     def enforce(self) -> None:
         """Apply the masks to all weights and state, and tell every rank which rows are absent."""

@@ -15,6 +15,7 @@ from recsparse.sparsity.piece import Piece, named
 Scores = npt.NDArray[np.floating[Any]]
 Kept = npt.NDArray[np.bool_]
 Counts = npt.NDArray[Any]
+Rows = npt.NDArray[np.int64]
 Loss = Callable[[npt.NDArray[np.int64], Kept], float]
 """The loss of training when these rows keep only these of their groups; rows that are not named stay as they are."""
 
@@ -37,6 +38,14 @@ class _Allocation(Piece):
             counts: (rows,) interactions of each row of groups.
         """
 
+    def renew(self, scores: Scores, kept: Kept, counts: Counts) -> Kept:
+        """Keep as many groups as are ``kept``, by other scores, all finite, without moving the budget."""
+        return self.keep(scores, int(kept.sum()), counts)
+
+    @abstractmethod
+    def parts(self, kept: Kept, counts: Counts) -> Rows:
+        """The number, from 0, of the part each row of groups is in, (rows,); of every part, the best were ``kept``."""
+
 
 class Global(_Allocation):
     """The best groups of the whole table."""
@@ -54,6 +63,10 @@ class Global(_Allocation):
         kept[best(scores.ravel(), budget)] = True
         return kept.reshape(scores.shape)
 
+    def parts(self, kept: Kept, counts: Counts) -> Rows:
+        """One."""
+        return np.zeros(len(kept), dtype=np.int64)
+
 
 class Uniform(_Allocation):
     """The best groups of each row, equally many in each; what does not divide goes where the scores are highest."""
@@ -70,6 +83,10 @@ class Uniform(_Allocation):
         share = np.full(len(scores), budget // len(scores))
         kept = _best_of_rows(scores, share)
         return _fill(kept, scores, budget)
+
+    def parts(self, kept: Kept, counts: Counts) -> Rows:
+        """Each row is one."""
+        return np.arange(len(kept))
 
 
 class BestRows(_Allocation):
@@ -91,6 +108,10 @@ class BestRows(_Allocation):
         kept = Global().keep(np.where(inside[:, None], scores, -np.inf), budget, counts)
         return _fill(kept, scores, budget)
 
+    def parts(self, kept: Kept, counts: Counts) -> Rows:
+        """Rows that have something, and those that have nothing."""
+        return np.asarray(kept.any(axis=1), dtype=np.int64)
+
 
 class PopularityGroups(_Allocation):
     """Rows of similar popularity share a budget: each of ``groups`` groups of equal size has its density.
@@ -106,14 +127,24 @@ class PopularityGroups(_Allocation):
 
     def keep(self, scores: Scores, budget: int, counts: Counts) -> Kept:
         """Keep the best of each group."""
-        order = np.argsort(counts, kind="stable")
-        parts = [part for part in np.array_split(order, min(self.groups, len(order))) if len(part)]
+        parts = _by_popularity(counts, self.groups)
         claims = np.array([self._claim(scores[part], counts[part]) for part in parts])
         room = np.array([int(np.isfinite(scores[part]).sum()) for part in parts])
         kept = np.zeros(scores.shape, dtype=np.bool_)
         for part, share in zip(parts, _divide(budget, claims, room), strict=True):
             kept[part] = Global().keep(scores[part], int(share), counts[part])
         return kept
+
+    def renew(self, scores: Scores, kept: Kept, counts: Counts) -> Kept:
+        """Keep as many in each group as are ``kept`` there: other scores would make other claims."""
+        renewed = np.zeros_like(kept)
+        for part in _by_popularity(counts, self.groups):
+            renewed[part] = Global().keep(scores[part], int(kept[part].sum()), counts[part])
+        return renewed
+
+    def parts(self, kept: Kept, counts: Counts) -> Rows:
+        """The groups."""
+        return _numbers(_by_popularity(counts, self.groups))
 
     def _claim(self, scores: Scores, counts: Counts) -> float:
         if self.power is not None:
@@ -144,8 +175,7 @@ class Sensitivity(_Allocation):
                [3., 2.]])
         """
         places, prices, ranks = [], [], []
-        order = np.argsort(counts, kind="stable")
-        for part in np.array_split(order, min(self.groups, len(order))):
+        for part in _by_popularity(counts, self.groups):
             own = scores[part].ravel()
             ranked = np.argsort(-own, kind="stable")[: int(np.isfinite(own).sum())]
             places.append((part[:, None] * scores.shape[1] + np.arange(scores.shape[1])).ravel()[ranked])
@@ -159,6 +189,23 @@ class Sensitivity(_Allocation):
     def keep(self, scores: Scores, budget: int, counts: Counts) -> Kept:
         """Keep the dearest."""
         return Global().keep(scores, budget, counts)
+
+    def parts(self, kept: Kept, counts: Counts) -> Rows:
+        """The parts whose loss is measured."""
+        return _numbers(_by_popularity(counts, self.groups))
+
+
+def _by_popularity(counts: Counts, groups: int) -> list[Rows]:
+    """The rows of each of so many groups of equal size, or of as many as there are rows, least popular first."""
+    return np.array_split(np.argsort(counts, kind="stable"), min(groups, len(counts)))
+
+
+def _numbers(parts: list[Rows]) -> Rows:
+    """The number of each row's part."""
+    numbers = np.empty(sum(map(len, parts)), dtype=np.int64)
+    for number, part in enumerate(parts):
+        numbers[part] = number
+    return numbers
 
 
 def _prices(rows: npt.NDArray[np.int64], ranked: npt.NDArray[np.int64], columns: int, loss: Loss) -> Scores:

@@ -9,13 +9,16 @@ import numpy.typing as npt
 from pydantic import Field, PositiveInt, model_validator
 
 from recsparse.errors import BudgetError, ConfigError
-from recsparse.sparsity.allocation import Allocation, Global, Kept, Sensitivity
+from recsparse.sparsity.allocation import Allocation, Global, Kept
 from recsparse.sparsity.criterion import Array, Criterion, Evidence, Knowledge, Magnitude
 from recsparse.sparsity.granularity import Element, Granularity
 from recsparse.sparsity.piece import Piece
 from recsparse.sparsity.schedule import Gradual, Schedule
 from recsparse.tables.mask import Mask
 from recsparse.validation import validate
+
+STAYS, GONE = 1e300, -1.0
+"""What stands among squared gradients for a group that stays, and for one that has just been dropped."""
 
 
 class Recipe(Piece):
@@ -57,8 +60,6 @@ class Recipe(Piece):
             raise ValueError("a recipe needs a budget: either density or bytes")
         if self.schedule.shrinks() and not isinstance(self.criterion, Magnitude):
             raise ValueError(f"a soft threshold goes by magnitude, not by {self.criterion.kind}")
-        if self.schedule.shrinks() and isinstance(self.allocation, Sensitivity):
-            raise ValueError("a soft threshold is one for the whole table; allocation sensitivity has one a part of it")
         return self
 
     def keep(self, evidence: Knowledge, density: float, within: Mask | None = None) -> Mask:
@@ -84,31 +85,48 @@ class Recipe(Piece):
     def exchange(self, evidence: Knowledge, share: float, kept: Mask) -> Mask:
         """Drop the lowest ``share`` of the kept groups and grow as many where the gradient is largest.
 
-        What was dropped does not come back at once; as many groups are kept as before.
+        The allocation says which are the lowest and the largest, so that its budget stays where it is. What was dropped
+        comes back at once only where its part of the table has nothing else; as many groups are kept as before.
         """
         groups = self._n_groups(evidence)
         alive = int(kept.row_counts[:: kept.block[0]].sum()) // kept.block[1]
         swapped = min(round(share * alive), groups - alive)
-        weighed = self._weighed(evidence, kept) if isinstance(self.allocation, Sensitivity) else None
+        if not isinstance(self.allocation, Global):
+            return self._exchanged(evidence, alive - swapped, kept)
 
         def weakest(part: Evidence, first: int) -> Array:
-            scores = self._scores(part, first, kept) if weighed is None else weighed
+            scores = self._scores(part, first, kept)
             return np.where(np.isfinite(scores), -scores, -np.inf)
 
         def pulled(part: Evidence, first: int) -> Array:
-            pull = self.granularity.reduce(np.square(part.gradients()))
+            pull = self._pulls(part)
             pull[self._tiles(kept, first, len(pull))] = -np.inf
             return pull
 
-        dropped = (evidence if weighed is None else evidence.whole()).best(weakest, swapped, groups)
+        dropped = evidence.best(weakest, swapped, groups)
         return kept.flipped(dropped).flipped(evidence.best(pulled, swapped, groups))
 
+    def _exchanged(self, evidence: Knowledge, staying: int, kept: Mask) -> Mask:
+        """:meth:`exchange` until ``staying`` of the kept groups are left, all groups looked at together."""
+        whole, shape = evidence.whole(), self.granularity.group_shape(evidence.shape)
+        counts = self._group_counts(evidence)
+        before = self._tiles(kept, 0, len(counts))
+        stays = self.allocation.keep(self._weighed(whole, kept), staying, counts)
+        wanted = self._pulls(whole).astype(np.float64)
+        wanted[before], wanted[stays] = GONE, STAYS
+        return Mask.from_tiles(self.allocation.renew(wanted, before, counts), evidence.shape, shape)
+
     def shrink(self, evidence: Evidence, kept: Mask) -> Array:
-        """Pull what is kept towards zero by the largest magnitude that was not: ``v max(0, 1 - t / ||group||)``."""
+        """Pull what is kept towards zero by the largest magnitude that was not: ``v max(0, 1 - t / ||group||)``.
+
+        The threshold t is that of a group's part of the allocation.
+        """
         norms = np.sqrt(self.granularity.reduce(np.square(evidence.values)))
-        gone = ~self._tiles(kept, 0, len(norms))
-        threshold = norms[gone].max(initial=0.0)
-        factor = np.maximum(0.0, 1.0 - threshold / np.maximum(norms, 1e-30))
+        tiles = self._tiles(kept, 0, len(norms))
+        parts = self.allocation.parts(tiles, self._group_counts(evidence))
+        thresholds = np.zeros(parts.max() + 1, dtype=norms.dtype)
+        np.maximum.at(thresholds, parts, np.where(tiles, 0, norms).max(axis=1))
+        factor = np.maximum(0.0, 1.0 - thresholds[parts][:, None] / np.maximum(norms, 1e-30))
         r, c = self.granularity.group_shape(evidence.shape)
         spread = np.repeat(np.repeat(factor, r, axis=0), c, axis=1)
         shrunk: Array = np.where(kept.to_dense(), evidence.values * spread, 0).astype(evidence.values.dtype)
@@ -151,6 +169,11 @@ class Recipe(Piece):
         if within is not None:
             scores[~self._tiles(within, first, len(scores))] = -np.inf
         return scores
+
+    def _pulls(self, evidence: Evidence) -> Array:
+        """The groups' squared gradients."""
+        pulls: Array = self.granularity.reduce(np.square(evidence.gradients()))
+        return pulls
 
     def _weighed(self, evidence: Knowledge, within: Mask | None) -> Array:
         """The whole table's scores as the allocation goes by them."""

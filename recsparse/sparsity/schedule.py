@@ -81,7 +81,8 @@ class Dynamic(_Schedule):
     """The budget holds from the first step on: what is least is dropped, and grown where the loss pulls most.
 
     After each epoch up to ``end``, the share ``rate (1 + cos(π progress / end)) / 2`` of the kept groups is exchanged:
-    those of lowest criterion go, those of largest gradient come (Evci et al., "Rigging the lottery", 2020, section 3).
+    those of lowest criterion go, those of largest gradient come (Evci et al., "Rigging the lottery", 2020, section 3),
+    each where the allocation has its budget.
     """
 
     kind: Literal["dynamic"] = "dynamic"
@@ -128,10 +129,10 @@ class Tickets(_Schedule):
 class SoftThreshold(_Schedule):
     """Proximal training: after each epoch all entries shrink by one threshold, and those below it are zero.
 
-    The threshold is what leaves the density of :class:`Gradual` (so the budget is met); an entry that is zero may come
-    back. With elements this is the proximal step of an L1 penalty, with rows or blocks of a group lasso; the penalty
-    is learned from the budget, as soft thresholds are in PEP (Liu et al. 2021). When the target is reached the support
-    stays, and what is kept is solved without the penalty.
+    Each part that the allocation makes has a threshold of its own: what leaves the density of :class:`Gradual` (so the
+    budget is met); an entry that is zero may come back. With elements this is the proximal step of an L1 penalty, with
+    rows or blocks of a group lasso; the penalty is learned from the budget, as soft thresholds are in PEP (Liu et al.
+    2021). When the target is reached the support stays, and what is kept is solved without the penalty.
     """
 
     kind: Literal["soft-threshold"] = "soft-threshold"

@@ -64,6 +64,8 @@ def size_of(kept: Mask) -> int:
         {"granularity": "element", "criterion": "gradient"},
         {"granularity": {"kind": "block", "rows": 1, "columns": 2}, "criterion": "saliency"},
         {"granularity": "element", "criterion": "gradient", "schedule": "dynamic"},
+        {"granularity": "element", "schedule": "dynamic", "allocation": "uniform"},
+        {"granularity": {"kind": "block", "rows": 2, "columns": 1}, "schedule": "dynamic", "allocation": "uniform"},
         {"granularity": {"kind": "block", "rows": 1, "columns": 2}, "criterion": "saliency", "schedule": "dynamic"},
         {"granularity": "element", "density": None, "bytes": 150},
         {"granularity": "row", "density": None, "bytes": 170, "allocation": "uniform"},

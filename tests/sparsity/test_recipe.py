@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -120,7 +121,7 @@ def test_leaders_of_pieces_are_the_best_of_all(scores: list[float], budget: int,
 @given(
     granularity=st.sampled_from(GRANULARITIES),
     criterion=st.sampled_from(CRITERIA[:-1]),
-    allocation=st.sampled_from(["global", "uniform", "popularity-groups", "sensitivity"]),
+    allocation=st.sampled_from(["global", "uniform", "best-rows", "popularity-groups", "sensitivity"]),
     rows=st.sampled_from([2, 4, 6, 40]),
     seed=st.integers(0, 99),
 )
@@ -241,6 +242,55 @@ def test_exchange_keeps_the_budget_and_follows_the_gradient() -> None:
     assert kept.tolist() == [[True, True, True, False], [True, False, False, False]]
 
 
+def exchanged(allocation: object, density: float, granularity: str = "element") -> tuple[np.ndarray, np.ndarray]:
+    """A first choice and what it is after some exchanges, both (24, 8): most pulled are the least popular rows."""
+    rng = np.random.default_rng(0)
+    pruner = Pruner(Recipe(density=density, schedule="dynamic", allocation=allocation, granularity=granularity))
+    masks: list[np.ndarray] = []
+    for step in range(7):
+        values = rng.standard_normal((24, 8)) * (masks[-1] if masks else 1)
+        pulls = rng.standard_normal((24, 8)) * np.linspace(9, 1, 24)[:, None]
+        assert pruner.step(Evidence(values, np.arange(24), partial(np.copy, pulls), partial(np.copy, pulls)), step / 10)
+        masks.append(pruner.kept.to_dense())
+        assert masks[-1].sum() == masks[0].sum()
+    assert (masks[0] & ~masks[-1]).any()
+    return masks[0], masks[-1]
+
+
+def test_exchanges_leave_equal_rows_equal() -> None:
+    for n in range(1, 8):
+        first, kept = exchanged("uniform", n / 8)
+        assert first.sum(axis=1).tolist() == kept.sum(axis=1).tolist() == [n] * 24
+
+
+def test_exchanges_leave_each_popularity_group_its_budget() -> None:
+    for power in (0.0, 1.0, None):
+        first, kept = exchanged({"kind": "popularity-groups", "groups": 4, "power": power}, 0.3)
+        assert first.reshape(4, -1).sum(axis=1).tolist() == kept.reshape(4, -1).sum(axis=1).tolist()
+
+
+def test_exchanges_take_no_more_rows_than_the_best_had() -> None:
+    best_rows = {"kind": "best-rows", "share": 0.25}
+    first, kept = exchanged(best_rows, 0.125)
+    assert kept.any(axis=1).sum() <= first.any(axis=1).sum() == 6
+    first, kept = exchanged(best_rows, 0.125, "row")
+    assert kept.all(axis=1).sum() == kept.any(axis=1).sum() == 3
+    assert (first & ~kept).any()
+
+
+def test_an_exchange_drops_and_grows_within_the_row() -> None:
+    values = np.array([[4.0, 3.0, 0.0, 0.0], [2.0, 1.0, 0.0, 0.0]])
+    gradients = np.array([[0.0, 0.0, 9.0, 1.0], [0.0, 0.0, 2.0, 3.0]])
+    known = Evidence(values, np.ones(2), lambda: gradients, lambda: gradients)
+    recipe = Recipe(density=0.5, allocation="uniform")
+    kept = recipe.exchange(known, 0.5, Mask.from_dense(values != 0)).to_dense()
+    assert kept.tolist() == [[True, False, True, False], [True, False, False, True]]
+    full = Recipe(density=0.75, allocation="uniform").exchange(
+        known, 0.5, Mask.from_dense(np.array([[True, True, True, True], [True, True, False, False]]))
+    )
+    assert full.to_dense().sum() == 6
+
+
 def test_dynamic_holds_its_budget_at_every_step() -> None:
     pruner = Pruner(Recipe(density=0.25, schedule="dynamic"))
     rng = np.random.default_rng(0)
@@ -281,6 +331,37 @@ def test_soft_threshold_shrinks_by_what_goes_and_then_stays() -> None:
     assert pruner.support.to_dense().tolist() == [[True, False, False, False]]
 
 
+@pytest.mark.parametrize(
+    ("allocation", "density", "shrunk"),
+    [
+        ("global", 0.25, [[3.0, 1.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 2.0]]),
+        ("uniform", 1 / 3, [[2.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.5, 0.0, 0.0], [0.0, 0.0, 2.0]]),
+        ({"kind": "best-rows", "share": 0.25}, 1 / 6, [[4.0, 2.0, 0.0], [0.0] * 3, [0.0] * 3, [0.0] * 3]),
+        ({"kind": "popularity-groups", "groups": 2, "power": 0.0}, 1 / 6, [
+            [2.0, 0.0, 0.0], [0.0] * 3, [0.0] * 3, [0.0, 0.0, 2.0]]),
+        ({"kind": "sensitivity", "groups": 2}, 1 / 4, [[3.0, 1.0, 0.0], [0.0] * 3, [0.0] * 3, [0.0, 0.0, 2.0]]),
+    ],
+)  # fmt: skip
+def test_a_soft_threshold_is_the_largest_that_goes_of_its_part(
+    allocation: object, density: float, shrunk: list[list[float]]
+) -> None:
+    recipe = Recipe(density=density, schedule="soft-threshold", allocation=allocation)
+    known = evidence(np.array([[6.0, 4.0, 2.0], [1.0, -3.0, 2.0], [1.5, 1.0, 1.0], [0.5, 3.0, 5.0]]))
+    np.testing.assert_allclose(recipe.shrink(known, recipe.keep(known, density)), shrunk)
+
+
+@given(
+    allocation=st.sampled_from(["global", "uniform", "best-rows", "popularity-groups", "sensitivity"]),
+    density=st.floats(0.02, 1.0),
+    seed=st.integers(0, 99),
+)
+def test_what_a_soft_threshold_keeps_is_not_zero(allocation: str, density: float, seed: int) -> None:
+    recipe = Recipe(density=density, schedule="soft-threshold", allocation=allocation)
+    known = evidence(np.random.default_rng(seed).standard_normal((20, 6)))
+    kept = recipe.keep(known, density)
+    assert ((recipe.shrink(known, kept) != 0) == kept.to_dense()).all()
+
+
 def test_a_group_lasso_shrinks_rows() -> None:
     recipe = Recipe(density=0.5, granularity="row", schedule="soft-threshold")
     known = evidence(np.array([[3.0, 4.0], [0.6, 0.8]]))
@@ -302,7 +383,6 @@ def test_blocks_that_do_not_tile_are_refused() -> None:
     [
         {},
         {"density": 0.5, "schedule": "soft-threshold", "criterion": "frequency"},
-        {"density": 0.5, "schedule": "soft-threshold", "allocation": "sensitivity"},
         {"density": 0.5, "bytes": 100},
         {"density": 0.0},
         {"density": 1.1},
