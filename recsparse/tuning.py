@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from recsparse.errors import ConfigError, DataError
+from recsparse.errors import BudgetError, ConfigError, DataError
 from recsparse.files import atomic_file
 from recsparse.interactions.interactions import Interactions
 from recsparse.interactions.split import Holdout
@@ -55,7 +56,7 @@ class Tuned:
         metric: what was measured.
         value: its mean over the validation users.
         trials: finished ones, of which
-        pruned: were ended early, or diverged.
+        pruned: were ended early, diverged, or had a budget too small for their table.
         best_trial: the number of the best, from 1.
     """
 
@@ -117,7 +118,7 @@ def tune(
         (3, 1.0)
     """
     validation.check_targets()
-    fixed = fixed or {}
+    fixed = with_settings({}, deepcopy(fixed or {}))
     search = _search(Recommender.of_kind(kind), fixed, space or {})
     make(kind, with_settings(fixed, {name: _first(each) for name, each in search.items()}), "tune")
     directory = Path(directory)
@@ -137,7 +138,7 @@ def tune(
                 value = _try(optuna, trial, kind, settings, train, validation, metric)
             except optuna.TrialPruned:
                 study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-            except DataError as error:
+            except (DataError, BudgetError) as error:
                 trial.set_user_attr("error", str(error))
                 study.tell(trial, state=optuna.trial.TrialState.PRUNED)
             else:
@@ -188,7 +189,7 @@ def _try(
 
 def _search(model: type[Recommender], fixed: dict[str, Any], space: dict[str, Any]) -> Search:
     declared = {name: each for name, each in model.search_space.items() if name not in fixed} | space
-    if twice := sorted(set(space) & set(fixed)):
+    if twice := sorted(name for name in space if _holds(fixed, name)):
         raise ConfigError(f"{twice[0]} is both fixed and searched; choose one.")
     search: Search = {}
     for name, each in declared.items():
@@ -203,6 +204,15 @@ def _search(model: type[Recommender], fixed: dict[str, Any], space: dict[str, An
     if not search:
         raise ConfigError(f"{model.kind} declares nothing to search; give a range, for example reg = [0.1, 1.0].")
     return search
+
+
+def _holds(fixed: Any, name: str) -> bool:
+    """Whether a setting, or one that a dotted name reaches, is fixed."""
+    for part in name.split("."):
+        if not isinstance(fixed, dict) or part not in fixed:
+            return False
+        fixed = fixed[part]
+    return True
 
 
 def _plain(search: Search) -> dict[str, Any]:

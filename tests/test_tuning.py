@@ -96,6 +96,26 @@ def test_recipes_and_choices_can_be_searched(tmp_path: Path) -> None:
     assert tuned.params["recipe"]["schedule"] == "oneshot"
 
 
+def test_a_dotted_name_fixes_a_setting_within_another(tmp_path: Path) -> None:
+    recipe = {"schedule": "oneshot"}
+    fixed = FIXED | {"recipe": recipe, "recipe.density": 0.25}
+    tuned = tune("ials", TRAIN, VALIDATION, tmp_path, trials=1, fixed=fixed)
+    assert tuned.params["recipe"] == {"schedule": "oneshot", "density": 0.25}
+    assert recipe == {"schedule": "oneshot"}
+    for again in (fixed, {"recipe": {"density": 0.5}}):
+        with pytest.raises(ConfigError, match=r"recipe\.density is both fixed and searched"):
+            tune("ials", TRAIN, VALIDATION, tmp_path, trials=1, fixed=again, space={"recipe.density": [0.25, 0.5]})
+
+
+def test_a_budget_too_small_is_a_bad_trial(tmp_path: Path) -> None:
+    fixed = {**FIXED, "recipe": {"schedule": "oneshot"}}
+    tuned = tune("ials", TRAIN, VALIDATION, tmp_path, trials=5, fixed=fixed, space={"recipe.bytes": [20, 600]})
+    assert (tuned.trials, tuned.params["recipe"]["bytes"]) == (5, 600)
+    assert 0 < tuned.pruned < 5
+    with pytest.raises(DataError, match=r"None of 2 trials gave a result.*A budget of 20 bytes is too small"):
+        tune("ials", TRAIN, VALIDATION, tmp_path / "none", trials=2, fixed=fixed, space={"recipe.bytes": [20]})
+
+
 def test_models_without_epochs_are_searched_too(tmp_path: Path) -> None:
     tuned = tune("item-knn", TRAIN, VALIDATION, tmp_path, trials=5, metric="recall@10")
     assert set(tuned.params) == {"k", "weighting", "shrink"}

@@ -23,3 +23,10 @@ def test_a_wrong_search_is_one_sentence(refused, parts, tmp_path):
     assert said == "--search is 'reg'; it must be NAME=VALUE, for example dim=64."
     assert "reg" in refused("tune", parts, "-o", tmp_path / "tuned", "--search", 'reg={"low":2,"high":1}')
     assert not (tmp_path / "tuned").exists()
+
+
+def test_settings_within_settings_are_fixed_as_train_takes_them(say, parts, tmp_path):
+    words = ("--kind", "ials", "--set", "dim=4", "--set", "epochs=2", "--set", "recipe.density=0.5")
+    said = say("tune", parts, "-o", tmp_path / "tuned", *words, "--trials", 1, "--json")
+    assert said.code == 0, said.err
+    assert json.loads(said.out)["params"]["recipe"] == {"density": 0.5}
