@@ -13,6 +13,7 @@ from recsparse.kernels.ratings import solve_ratings
 from recsparse.models.factors import FactorModel
 from recsparse.parallel import for_ranges
 from recsparse.tables import pack
+from recsparse.tables.values import check_value_type
 from recsparse.tensors import load_tensors, save_tensors
 
 MEAN = "mean.safetensors"
@@ -79,6 +80,7 @@ class BiasedMF(FactorModel):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be at least 1.")
         if not self.reg > 0:
             raise ConfigError(f"reg is {self.reg!r}; it must be above 0.")
+        check_value_type(self.value_type)
         by_user = interactions.matrix
         by_item = sp.csr_array(by_user.T)
         self.mean_ = float(by_user.data.mean(dtype=np.float64))

@@ -21,6 +21,7 @@ from recsparse.models.sparse_start import first_users, varimax
 from recsparse.models.support import pattern, prune_items
 from recsparse.sparsity import Pruner, Recipe
 from recsparse.tables import Mask, choose_layout, pack
+from recsparse.tables.values import check_value_type
 
 OnEpoch = Callable[[int, float | None], None]
 """Called after each epoch with its number from 1 and the validation metric, None where there is no validation."""
@@ -175,7 +176,10 @@ class IALS(FactorModel):
     def _fit(self, interactions: Interactions) -> None:
         self._check(interactions)
         sides = self._sides(interactions)
-        pruner = None if self.recipe is None else Pruner(Recipe.parse(self.recipe), self._size_of)
+        pruner = None
+        if self.recipe is not None:
+            pruner = Pruner(Recipe.parse(self.recipe), self._size_of)
+            pruner.recipe.check((interactions.shape[1], self._columns), self.epochs)
         digest = training_digest(self.get_params(), *self._learned_from(interactions))
         state = None if self._checkpoint is None else Alternation.read(self._checkpoint, digest, pruner)
         if state is None:
@@ -199,6 +203,11 @@ class IALS(FactorModel):
                 self._on_epoch(state.epochs, metric)
         self.epochs_, self.best_epoch_, self.validation_ = state.epochs, state.best_epoch, state.validation
         self._finish(sides, state.best or state.now, None if pruner is None else pruner.kept)
+
+    @property
+    def _columns(self) -> int:
+        """Of the table that a recipe prunes."""
+        return self.dim
 
     def _measure(self, validation: Holdout) -> float:
         from recsparse.evaluation import per_user, rank_targets  # noqa: PLC0415 (evaluation needs models)
@@ -352,6 +361,7 @@ class IALS(FactorModel):
         ):
             if not valid:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be {allowed}.")
+        check_value_type(self.value_type)
         if (interactions.matrix.data < 0).any():
             raise DataError(
                 f"iALS takes values as weights and {interactions.matrix.data.min()} is negative; "

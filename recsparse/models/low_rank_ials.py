@@ -77,6 +77,10 @@ class LowRankIALS(IALS):
         )  # fmt: skip
         self.basis = basis
 
+    @property
+    def _columns(self) -> int:
+        return self.basis
+
     def _begin(self, sides: Sides, pruner: Pruner | None) -> Learned:
         return super()._begin(sides, None)  # dense, whatever becomes of S
 

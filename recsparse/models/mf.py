@@ -23,6 +23,7 @@ from recsparse.models.sgd_state import LOSSES, NEGATIVES, OPTIMISERS, Sampler, r
 from recsparse.models.side import Drawn, Floats, numbers_of, pack_side, unpack_side
 from recsparse.sparsity import Pruner, Recipe
 from recsparse.tables import Mask, Table, choose_layout, load_table, pack, save_table
+from recsparse.tables.values import check_value_type
 from recsparse.tensors import load_tensors, save_tensors
 
 USER_TABLE, FOLD_IN = "user_table.safetensors", "fold_in.safetensors"
@@ -207,6 +208,7 @@ class MF(FactorModel):
         rng = np.random.default_rng(self.random_state)
         std = self.init_std / np.sqrt(self.dim)
         pruners = self._pruners(matrix)
+        pruners.check(self.dim, self.epochs)
         self.epochs_, self.best_epoch_, self.validation_ = 0, 0, []
         digest = ""
         if self._checkpoint is not None:
@@ -381,6 +383,7 @@ class MF(FactorModel):
             raise ConfigError(f"patience is {self.patience!r}; it must be at least 1, or None.")
         if self.dim > _MOST_COLUMNS:
             raise ConfigError(f"dim is {self.dim}; it must be at most {_MOST_COLUMNS}.")
+        check_value_type(self.value_type)
         if self.user_recipe == "shared" and self.recipe is None:
             raise ConfigError("user_recipe is 'shared', but there is no recipe to share; give one.")
         if (self.recipe is not None or self.user_recipe is not None) and self.layers:

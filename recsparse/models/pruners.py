@@ -13,7 +13,7 @@ from recsparse.kernels.sgd import SGD, Side
 from recsparse.models.bpr import bpr_gradient, bpr_loss
 from recsparse.models.checkpoint import Arrays
 from recsparse.models.side import Drawn, Floats, confine, piece_rows, rows_of, shape_of, whole
-from recsparse.sparsity import Evidence, Piecewise, Pruner
+from recsparse.sparsity import Evidence, LossIncrease, Piecewise, Pruner
 from recsparse.tables import Mask
 
 Sides = tuple[Side, Side]
@@ -38,6 +38,17 @@ class Pruners:
 
     def __bool__(self) -> bool:
         return bool(self.of)
+
+    def check(self, dim: int, epochs: int) -> None:
+        """Refuse recipes that tables of ``dim`` columns could not follow in so many epochs.
+
+        Raises:
+            ConfigError: see :meth:`Recipe.check`; or one goes by a curvature that MF does not have.
+        """
+        for tables, pruner in self.of.values():
+            pruner.recipe.check((sum(self.matrix.shape[table] for table in tables), dim), epochs)
+            if isinstance(pruner.recipe.criterion, LossIncrease):
+                raise ConfigError("MF has no least-squares curvature; use another criterion than loss-increase.")
 
     @property
     def kept(self) -> tuple[Mask | None, Mask | None]:
@@ -99,9 +110,6 @@ class Pruners:
         counts = _stacked([(np.diff(self.matrix.indptr), of_items)[table].astype(np.float32) for table in tables])
         shape = len(counts), dim
 
-        def curvature() -> Floats:
-            raise ConfigError("MF has no least-squares curvature; use another criterion than loss-increase.")
-
         def loss(chosen: npt.NDArray[np.int64], kept: npt.NDArray[np.bool_]) -> float:
             both = [whole(side) for side in sides()]
             pruned = np.concatenate([both[table] for table in tables])
@@ -122,7 +130,7 @@ class Pruners:
                 found = [bpr_gradient(self.matrix, *both, table, self.seed, epoch, *rows) for table, *rows in parts]
                 return _stacked(found)
 
-            return Evidence(_stacked([look(*part) for part in parts]), counts[start:stop], gradients, curvature, loss)
+            return Evidence(_stacked([look(*part) for part in parts]), counts[start:stop], gradients, loss=loss)
 
         return Piecewise(shape, counts, piece, piece_rows(shape, pruner.recipe.granularity.group_shape(shape)[0]))
 

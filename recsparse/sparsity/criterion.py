@@ -24,6 +24,10 @@ def _unmeasured(rows: npt.NDArray[np.int64], kept: npt.NDArray[np.bool_]) -> flo
     raise ConfigError("The loss of pruned rows is not measured here; use another allocation than sensitivity.")
 
 
+def _unknown() -> Array:
+    raise ConfigError("The loss has no least-squares curvature here; use another criterion than loss-increase.")
+
+
 Score = Callable[["Evidence", int], Array]
 
 
@@ -43,7 +47,7 @@ class Evidence:
     values: Array
     counts: Array
     gradients: Callable[[], Array]
-    curvature: Callable[[], Array]
+    curvature: Callable[[], Array] = _unknown
     loss: Callable[[npt.NDArray[np.int64], npt.NDArray[np.bool_]], float] = _unmeasured
 
     @property

@@ -26,16 +26,21 @@ class _Grouping(Piece):
         >>> Block(rows=1, columns=2).reduce(np.array([[1.0, 2.0, 3.0, 4.0]]))
         array([[3., 7.]])
         """
-        r, c = self._checked(scores.shape)
+        r, c = self.tiling(scores.shape)
         grouped: Scores = scores.reshape(scores.shape[0] // r, r, scores.shape[1] // c, c).sum(axis=(1, 3))
         return grouped
 
     def expand(self, kept: Kept, shape: tuple[int, int]) -> Kept:
         """Turn a mask of groups into a mask (R, D) of entries."""
-        r, c = self._checked(shape)
+        r, c = self.tiling(shape)
         return np.repeat(np.repeat(kept, r, axis=0), c, axis=1)
 
-    def _checked(self, shape: tuple[int, ...]) -> tuple[int, int]:
+    def tiling(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """What :meth:`group_shape` says, of a table that groups tile.
+
+        Raises:
+            ConfigError: they do not.
+        """
         r, c = self.group_shape((shape[0], shape[1]))
         if shape[0] % r or shape[1] % c:
             raise ConfigError(

@@ -13,7 +13,7 @@ from recsparse.sparsity.allocation import Allocation, Global, Kept
 from recsparse.sparsity.criterion import Array, Criterion, Evidence, Knowledge, Magnitude
 from recsparse.sparsity.granularity import Element, Granularity
 from recsparse.sparsity.piece import Piece
-from recsparse.sparsity.schedule import Gradual, Schedule
+from recsparse.sparsity.schedule import Gradual, Schedule, Tickets
 from recsparse.tables.mask import Mask
 from recsparse.validation import validate
 
@@ -61,6 +61,23 @@ class Recipe(Piece):
         if self.schedule.shrinks() and not isinstance(self.criterion, Magnitude):
             raise ValueError(f"a soft threshold goes by magnitude, not by {self.criterion.kind}")
         return self
+
+    def check(self, shape: tuple[int, int], epochs: int) -> None:
+        """Refuse a training that could not do what the recipe says, before it begins.
+
+        Args:
+            shape: (R, D) of the table.
+            epochs: to train.
+
+        Raises:
+            ConfigError: groups do not tile the table, or tickets would leave no epoch after the last rewinding.
+        """
+        self.granularity.tiling(shape)
+        if isinstance(self.schedule, Tickets) and epochs <= self.schedule.rounds:
+            raise ConfigError(
+                f"Tickets of {self.schedule.rounds} rounds in {epochs} epochs would end on values that are rewound and "
+                f"not trained again; take at least {self.schedule.rounds + 1} epochs, or fewer rounds."
+            )
 
     def keep(self, evidence: Knowledge, density: float, within: Mask | None = None) -> Mask:
         """Choose the entries to keep, a mask of (R, D) with ``round(density * groups)`` groups, at least one.

@@ -53,6 +53,12 @@ def test_a_user_without_ratings_gets_mean_and_item_bias() -> None:
     np.testing.assert_allclose(scores[0], model.mean_ + model.item_table_.to_dense()[:, 2], rtol=1e-5)
 
 
+def test_an_unknown_value_type_is_refused_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BiasedMF, "_solve", None)
+    with pytest.raises(ConfigError, match="The value type is 'float16'"):
+        BiasedMF(value_type="float16").fit(sp.csr_array(np.eye(3)))
+
+
 def test_threads_do_not_change_the_bytes() -> None:
     X = sp.csr_array(ratings(np.random.default_rng(3)).astype(np.float32))
     one, two = (BiasedMF(dim=4, epochs=2, n_jobs=n).fit(X).item_table_.to_dense() for n in (1, 2))

@@ -326,11 +326,19 @@ def test_recipe_object_and_its_data_are_saved_alike(tmp_path: Any) -> None:
         ({"recipe": {"density": 1.5}}, r"recipe.*density.*1\.5"),
         ({"recipe": {"density": 0.5, "granularity": "column"}}, "recipe.*granularity.*column"),
         ({"value_type": "int9"}, "int9"),
+        ({"recipe": {"density": 0.5, "schedule": "tickets"}}, "Tickets of 3 rounds in 3 epochs"),
+        (
+            {"recipe": {"density": 0.5, "schedule": "oneshot", "granularity": {"kind": "block", "columns": 3}}},
+            "Blocks of 1 x 3 do not tile a table of 90 x 4",
+        ),
+        ({"recipe": {"density": 0.5, "granularity": {"kind": "block", "rows": 7}}}, "Blocks of 7 x 4 do not tile"),
     ],
 )
-def test_impossible_settings_are_refused(params: dict[str, Any], message: str) -> None:
+def test_impossible_settings_are_refused_before_the_first_epoch(params: dict[str, Any], message: str) -> None:
+    epochs: list[int] = []
     with pytest.raises(ConfigError, match=message):
-        IALS(**{"dim": 4, "epochs": 1, **params}).fit(ratings())
+        IALS(**{"dim": 4, "epochs": 3, **params}).fit(ratings(), on_epoch=lambda epoch, _: epochs.append(epoch))
+    assert epochs == []
 
 
 def test_negative_values_are_refused() -> None:

@@ -68,6 +68,19 @@ def test_too_little_to_train_is_refused(setting: str) -> None:
         LowRankIALS(dim=4).set_params(**{setting: 0}).fit(ratings())
 
 
+def test_impossible_settings_are_refused_before_the_first_epoch() -> None:
+    blocks = {"density": 0.5, "schedule": "oneshot", "granularity": {"kind": "block", "columns": 4}}
+    assert LowRankIALS(dim=6, basis=8, epochs=2, recipe=blocks).fit(ratings()).epochs_ == 2
+    epochs: list[int] = []
+    for wrong, message in (
+        ({"recipe": blocks, "dim": 8, "basis": 6}, "Blocks of 1 x 4 do not tile"),
+        ({"value_type": "float16"}, "The value type is 'float16'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            LowRankIALS(epochs=2, **wrong).fit(ratings(), on_epoch=lambda epoch, _: epochs.append(epoch))  # type: ignore[arg-type]
+    assert epochs == []
+
+
 @pytest.mark.parametrize("recipe", [None, GRADUAL, {"density": 0.25, "schedule": "dynamic"}], ids=str)
 @pytest.mark.parametrize("stop_at", [1, 2, 5])
 def test_a_stopped_run_goes_on_to_the_same_bytes(recipe: dict[str, Any] | None, stop_at: int, tmp_path: Path) -> None:

@@ -681,3 +681,25 @@ def test_a_user_with_everything_is_left_out_of_training() -> None:
 def test_impossible_settings_are_refused(setting: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=f"{next(iter(setting))} is"):
         MF(**setting).fit(checkerboard())  # type: ignore[arg-type]
+
+
+ONESHOT = {"density": 0.5, "schedule": "oneshot"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"value_type": "float16"}, "The value type is 'float16'"),
+        ({"recipe": ONESHOT | {"criterion": "loss-increase"}}, "MF has no least-squares curvature"),
+        ({"recipe": ONESHOT | {"granularity": {"kind": "block", "columns": 3}}}, "Blocks of 1 x 3 do not tile"),
+        ({"user_recipe": ONESHOT | {"granularity": {"kind": "block", "rows": 7}}}, "Blocks of 7 x 4 do not tile"),
+        ({"recipe": ONESHOT | {"schedule": "tickets"}, "user_recipe": "shared"}, "Tickets of 3 rounds in 2 epochs"),
+    ],
+)
+def test_what_cannot_be_stored_or_pruned_is_refused_before_the_first_epoch(
+    settings: dict[str, Any], message: str
+) -> None:
+    epochs: list[int] = []
+    with pytest.raises(ConfigError, match=message):
+        MF(dim=8, epochs=2, **settings).fit(checkerboard(), on_epoch=lambda epoch, _: epochs.append(epoch))
+    assert epochs == []

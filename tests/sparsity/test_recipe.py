@@ -378,6 +378,21 @@ def test_blocks_that_do_not_tile_are_refused() -> None:
         Recipe(density=0.5, granularity=Block(columns=3)).keep(evidence(np.ones((2, 4))), 0.5)
 
 
+def test_tickets_need_an_epoch_after_the_last_rewinding() -> None:
+    values = np.random.default_rng(0).standard_normal((6, 4))
+    for rounds in range(1, 12):
+        recipe = Recipe(density=0.3, schedule={"kind": "tickets", "rounds": rounds})
+        for epochs in range(1, 15):
+            pruner = Pruner(recipe)
+            for epoch in range(1, epochs + 1):
+                pruner.step(evidence(values), epoch / epochs)
+            if pruner.values is None:
+                recipe.check(values.shape, epochs)
+            else:  # rewound in the last epoch
+                with pytest.raises(ConfigError, match=f"Tickets of {rounds} rounds in {epochs} epochs .* {rounds + 1}"):
+                    recipe.check(values.shape, epochs)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
