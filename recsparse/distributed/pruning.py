@@ -1,6 +1,5 @@
 """Recipes on sharded tables: decided over all ranks at once, exactly as on one table, and kept to after every step."""
 
-from bisect import bisect_left
 from collections.abc import Iterable
 
 import numpy as np
@@ -105,9 +104,8 @@ class ShardedPruner:
 
     def _affordable(self, scores: list[Floats]) -> int:
         """How many groups the budget in bytes buys, by bisection."""
-        bought = bisect_left(
-            range(1, self._n_groups + 1), True, key=lambda groups: not self._fits(self._choose(scores, groups))
-        )
+        shape = self.shape[0] // self._group[0], self.shape[1] // self._group[1]
+        bought = self.recipe.most(lambda groups: self._fits(self._choose(scores, groups)), shape)
         if bought == 0:
             raise BudgetError(
                 f"A budget of {self.recipe.bytes:,} bytes is too small for this table on {self._world} ranks: it takes "

@@ -1,5 +1,6 @@
 """A recipe: how a table becomes sparse."""
 
+import math
 from bisect import bisect_left
 from collections.abc import Callable
 from typing import Annotated, Any, Self
@@ -9,7 +10,7 @@ import numpy.typing as npt
 from pydantic import Field, PositiveInt, model_validator
 
 from recsparse.errors import BudgetError, ConfigError
-from recsparse.sparsity.allocation import Allocation, Global, Kept
+from recsparse.sparsity.allocation import Allocation, Global, Kept, Uniform
 from recsparse.sparsity.criterion import Array, Criterion, Evidence, Knowledge, Magnitude
 from recsparse.sparsity.granularity import Element, Granularity
 from recsparse.sparsity.piece import Piece
@@ -155,7 +156,7 @@ class Recipe(Piece):
         return max(1, round(density * groups))
 
     def affordable(self, evidence: Knowledge, size_of: Callable[[Mask], int], within: Mask | None = None) -> float:
-        """The largest density whose packed table takes at most ``bytes``.
+        """The largest density whose packed table takes at most ``bytes``; see :meth:`most`.
 
         Args:
             evidence: the table and what is known about it.
@@ -169,9 +170,7 @@ class Recipe(Piece):
             raise ConfigError("The recipe's budget is a density, not bytes.")
         scores, budget = self._weighed(evidence, within), self.bytes
         groups = scores.size
-        bought = bisect_left(
-            range(1, groups + 1), True, key=lambda n: size_of(self._best(evidence, scores, n)) > budget
-        )
+        bought = self.most(lambda n: size_of(self._best(evidence, scores, n)) <= budget, scores.shape)
         if bought == 0:
             least, most = (size_of(self._best(evidence, scores, n)) for n in (1, groups))
             raise BudgetError(
@@ -179,6 +178,22 @@ class Recipe(Piece):
                 f"{self.granularity.kind} and {most:,} with all."
             )
         return bought / groups
+
+    def most(self, fits: Callable[[int], bool], shape: tuple[int, ...]) -> int:
+        """The most groups that fit a budget, 0 if none do, by bisection.
+
+        Tables grow with the groups in them, but that rows of equally many need no counts: under a uniform allocation a
+        row more for all may fit where a few more do not. In small tables other allocations can fall by a few bytes too;
+        a few groups more than these might then fit.
+
+        Args:
+            fits: whether so many groups do.
+            shape: rows and columns of groups in the table.
+        """
+        groups, step = math.prod(shape), shape[0] if isinstance(self.allocation, Uniform) else 1
+        whole = step * bisect_left(range(step, groups + 1, step), True, key=lambda n: not fits(n))
+        between = range(whole + 1, min(whole + step, groups + 1))
+        return whole + bisect_left(between, True, key=lambda n: not fits(n))
 
     def _scores(self, evidence: Evidence, first: int, within: Mask | None) -> Array:
         """The groups' scores in a part of the table that begins with row ``first``."""

@@ -69,6 +69,7 @@ def size_of(kept: Mask) -> int:
         {"granularity": {"kind": "block", "rows": 1, "columns": 2}, "criterion": "saliency", "schedule": "dynamic"},
         {"granularity": "element", "density": None, "bytes": 150},
         {"granularity": "row", "density": None, "bytes": 170, "allocation": "uniform"},
+        {"granularity": "element", "density": None, "bytes": 165, "allocation": "uniform"},
         {"granularity": "row", "schedule": GRADUAL | {"restarts": 1}},
         {"granularity": "element", "schedule": GRADUAL | {"restarts": 1}},
     ],

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 from functools import partial
 
@@ -22,7 +23,7 @@ from recsparse.sparsity import (
 )
 from recsparse.sparsity.allocation import LEVELS
 from recsparse.sparsity.best import Leaders, best
-from recsparse.tables import Mask
+from recsparse.tables import Mask, choose_layout
 
 
 def evidence(values: np.ndarray) -> Evidence:
@@ -367,6 +368,28 @@ def test_a_group_lasso_shrinks_rows() -> None:
     known = evidence(np.array([[3.0, 4.0], [0.6, 0.8]]))
     kept = recipe.keep(known, 0.5)
     np.testing.assert_allclose(recipe.shrink(known, kept), [[3.0 * 0.8, 4.0 * 0.8], [0.0, 0.0]])
+
+
+@given(
+    allocation=st.sampled_from(["uniform", "global"]),
+    granularity=st.sampled_from(GRANULARITIES),
+    value_type=st.sampled_from(["fp32", "int8", "int4", "int2"]),
+    spent=st.floats(0.1, 1.0),
+    shape=st.sampled_from([(24, 9), (12, 6), (10, 66)]),
+)
+def test_bytes_buy_the_largest_density_that_fits(
+    allocation: str, granularity: object, value_type: str, spent: float, shape: tuple[int, int]
+) -> None:
+    def size(kept: Mask) -> int:
+        return choose_layout(kept.to_elements(), value_type=value_type).nbytes
+
+    known = evidence(np.random.default_rng(0).standard_normal(shape))
+    recipe = Recipe(density=1, granularity=granularity, allocation=allocation)
+    groups = known.values.size // math.prod(recipe.granularity.group_shape(shape))
+    sizes = [size(recipe.keep(known, n / groups)) for n in range(1, groups + 1)]
+    budget = round(sizes[0] + spent * (max(sizes) - sizes[0]))
+    bought = Recipe(bytes=budget, granularity=granularity, allocation=allocation).affordable(known, size)
+    assert bought == max(n for n, taken in enumerate(sizes, start=1) if taken <= budget) / groups
 
 
 def test_oneshot_waits_for_the_end() -> None:
