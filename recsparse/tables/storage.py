@@ -110,7 +110,12 @@ def write_index(directory: Path, n: int) -> None:
     opened = [_open(directory / shard_name(number, n), verify=False) for number in range(n)]
     whole = ShardedTable(tuple(table for table, _ in opened))
     shards = [{"rows": table.shape[0], "checksum": checksum} for table, checksum in opened]
-    index = {"shape": whole.shape, "nbytes": whole.nbytes, "shards": shards}
+    ranges = [f"{start}-{stop}" for start, stop in pairwise(whole.starts.tolist())]
+    index = {
+        "metadata": {"shape": whole.shape, "total_size": whole.nbytes},
+        "weight_map": dict(zip(ranges, (shard_name(number, n) for number in range(n)), strict=True)),
+        "shards": shards,
+    }
     (directory / INDEX).write_text(json.dumps(seal(index), indent=2))
 
 
@@ -146,10 +151,10 @@ def _load(path: Path, rows: tuple[int, int] | None, verify: bool | None) -> Tabl
         check_rows(*rows, table.shape[0], path)
         return table[rows[0] : rows[1]]
     index = _read_index(path / INDEX)
-    shards = index["shards"]
+    shards, (_, dim) = index["shards"], index["metadata"]["shape"]
     starts = [0, *accumulate(shard["rows"] for shard in shards)]
     if verify is None:  # many small shards may make a table that takes seconds to read
-        verify = index["nbytes"] <= VERIFY_UP_TO
+        verify = index["metadata"]["total_size"] <= VERIFY_UP_TO
     low, high = 0, len(shards)
     if rows is not None:
         check_rows(*rows, starts[-1], path)
@@ -159,7 +164,7 @@ def _load(path: Path, rows: tuple[int, int] | None, verify: bool | None) -> Tabl
     for number in range(low, high):
         file = path / shard_name(number, len(shards))
         part, checksum = _open(file, verify)
-        if (*part.shape, checksum) != (shards[number]["rows"], index["shape"][1], shards[number].get("checksum")):
+        if (*part.shape, checksum) != (shards[number]["rows"], dim, shards[number].get("checksum")):
             raise FormatError(f"{file} is not the shard that {path / INDEX} was written for; save the table again.")
         parts.append(part)
     table = ShardedTable(tuple(parts))
@@ -203,9 +208,9 @@ def _read_index(path: Path) -> dict[str, Any]:
         raise FormatError(f"{path} is not the index of a sharded table ({error!r}).") from error
     index = unseal(text, path, "the index of a sharded table")
     try:
-        rows, dim = index["shape"]
+        rows, dim = index["metadata"]["shape"]
         counts = [shard["rows"] for shard in index["shards"]]
-        if min(dim, index["nbytes"], *counts) < 0 or sum(counts) != rows:
+        if min(dim, index["metadata"]["total_size"], *counts) < 0 or sum(counts) != rows:
             raise ValueError(f"{rows} rows in shards of {counts}")
     except (KeyError, TypeError, ValueError) as error:
         raise FormatError(f"{path} is damaged: its numbers do not fit ({error!r}).") from error

@@ -80,7 +80,7 @@ def test_shards_answer_as_the_whole_and_a_rank_loads_only_its_rows(tmp_path):
     loaded = load_table(tmp_path / "t")
     assert isinstance(loaded, ShardedTable)
     assert len(loaded.shards) > 2
-    assert loaded.nbytes == json.loads((tmp_path / "t" / INDEX).read_text())["nbytes"]
+    assert loaded.nbytes == json.loads((tmp_path / "t" / INDEX).read_text())["metadata"]["total_size"]
     np.testing.assert_array_equal(loaded.to_dense(), table.to_dense())
     for ids in (IDS, -np.arange(1, 50), np.arange(100, 150)):
         np.testing.assert_array_equal(loaded.lookup(ids), table.lookup(ids))

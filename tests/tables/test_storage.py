@@ -161,13 +161,13 @@ def test_tensors_that_are_not_in_the_file_are_refused(tmp_path, entry):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda index: index.pop("shape"),
-        lambda index: index.update(shape=[50, 23]),
-        lambda index: index.update(shape=[51, 24]),
-        lambda index: index.update(shape=[50.0, 24]),
+        lambda index: index["metadata"].pop("shape"),
+        lambda index: index["metadata"].update(shape=[50, 23]),
+        lambda index: index["metadata"].update(shape=[51, 24]),
+        lambda index: index["metadata"].update(shape=[50.0, 24]),
         lambda index: index.update(shards=[]),
         lambda index: index.update(shards={"0-50": "table.safetensors"}),
-        lambda index: index.update(nbytes="many"),
+        lambda index: index["metadata"].update(total_size="many"),
         lambda index: index["shards"][0].update(rows="abc"),
         lambda index: index["shards"][0].update(rows=-1),
         lambda index: index["shards"][0].update(checksum=1),
