@@ -14,7 +14,7 @@ from recsparse.errors import ConfigError, DataError
 from recsparse.interactions.interactions import Interactions, Rows
 from recsparse.interactions.split import Holdout
 from recsparse.kernels.sgd import Settings, Side
-from recsparse.models.checkpoint import read_checkpoint, training_digest, write_checkpoint
+from recsparse.models.checkpoint import Arrays, read_checkpoint, training_digest, write_checkpoint
 from recsparse.models.factors import FactorModel
 from recsparse.models.least_squares import ImplicitLoss
 from recsparse.models.lightgcn import propagate
@@ -112,8 +112,11 @@ class MF(FactorModel):
     epochs_: int
     best_epoch_: int
     validation_: list[float]
+    _best_numbers: Arrays
 
-    _of_an_epoch: ClassVar[tuple[str, ...]] = ("user_table_", "item_table_", "fold_in_map_", "best_epoch_")
+    _of_an_epoch: ClassVar[tuple[str, ...]] = (
+        "user_table_", "item_table_", "fold_in_map_", "best_epoch_", "_best_numbers",
+    )  # fmt: skip
     """What is taken back where an earlier epoch was better."""
 
     def __init__(
@@ -195,6 +198,7 @@ class MF(FactorModel):
             return super().fit(interactions)
         finally:
             del self._validation, self._checkpoint, self._on_epoch
+            self.__dict__.pop("_best_numbers", None)
 
     def _fit(self, interactions: Interactions) -> None:
         self._check()
@@ -233,7 +237,7 @@ class MF(FactorModel):
             if self._checkpoint is not None:
                 arrays = pack_side("users", users) | pack_side("items", items)
                 if not pruners:  # a recipe's best are its last
-                    arrays |= {"best.users": self.user_table_.to_dense(), "best.items": self.item_table_.to_dense()}
+                    arrays |= self._best_numbers
                 masks, told = pruners.state()
                 progress = {"epochs": self.epochs_, "validation": self.validation_, "best": self.best_epoch_}
                 write_checkpoint(self._checkpoint, arrays | masks, progress | {"pruners": told}, digest)
@@ -321,10 +325,12 @@ class MF(FactorModel):
     def _store(self, users: Floats, items: Floats, kept: Kepts, epoch: int) -> None:
         """Pack the tables, each (R, D) or (N,), the numbers of what is kept, and fit the fold-in to them."""
         # A table keeps the array it is given, and training goes on in this one.
-        self.user_table_ = pack(users.copy(), kept[0] and kept[0].to_elements())
-        self.item_table_ = pack(items.copy(), kept[1] and kept[1].to_elements(), value_type=self.value_type)
+        users, items = users.copy(), items.copy()
+        self.user_table_ = pack(users, kept[0] and kept[0].to_elements())
+        self.item_table_ = pack(items, kept[1] and kept[1].to_elements(), value_type=self.value_type)
         self.fold_in_map_ = self._align()
         self.best_epoch_ = epoch
+        self._best_numbers = {} if self._checkpoint is None else {"best.users": users, "best.items": items}
 
     def _represent(self, rows: Rows, histories: sp.csr_array, users: pa.Table | None = None) -> Floats:
         queries: Floats = self.user_table_.lookup(rows)

@@ -160,6 +160,29 @@ def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path: Path) -> None:
         model.fit(Interactions(train.matrix, train.users, items), checkpoint=tmp_path / "state")
 
 
+@pytest.mark.parametrize("value_type", ["fp32", "int8", "int2"])
+def test_a_resumed_training_keeps_its_best_epoch_as_it_was(value_type: str, tmp_path: Path) -> None:
+    """Killed after the best epoch: what features say comes from rows that were not rounded yet."""
+    train, _ = planted()
+    asked = np.random.default_rng(0).random(train.nnz) < 0.2
+    holdout = Holdout(train.select_entries(~asked), train.select_entries(asked))
+    settings = SETTINGS | {"patience": 3, "epochs": 200, "value_type": value_type}
+    whole = FeatureMF(**settings).fit(holdout.history, validation=holdout)
+
+    def stop(epoch: int, _: float | None) -> None:
+        if epoch == whole.best_epoch_ + 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        FeatureMF(**settings).fit(holdout.history, validation=holdout, checkpoint=tmp_path / "state", on_epoch=stop)
+    resumed = FeatureMF(**settings).fit(holdout.history, validation=holdout, checkpoint=tmp_path / "state")
+    assert (resumed.epochs_, resumed.best_epoch_) == (whole.epochs_, whole.best_epoch_)
+    for name, model in (("whole", whole), ("resumed", resumed)):
+        model.save(tmp_path / name)
+    for path in sorted((tmp_path / "whole").glob("*.safetensors")):
+        assert path.read_bytes() == (tmp_path / "resumed" / path.name).read_bytes(), path.name
+
+
 def test_cold_items_keep_their_share_of_a_pruned_table() -> None:
     values = FeatureMF(**SETTINGS | {"recipe": {"density": 0.25}}).fit(planted()[0]).item_table_.to_dense()
     assert np.count_nonzero(values) <= round(0.25 * values.size)
