@@ -17,6 +17,10 @@ class ConfigError(RecsparseError, ValueError):
     """A setting is unknown, of the wrong type or impossible."""
 
 
+class DivergenceError(DataError):
+    """Training ended in infinite or NaN values; the model that was fitted is that of an earlier epoch."""
+
+
 class FormatError(RecsparseError):
     """A file is corrupt, truncated, or of a version this release does not read."""
 

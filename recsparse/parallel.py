@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import cache
 from threading import current_thread
 
+import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from recsparse.errors import ConfigError
@@ -29,8 +30,8 @@ def resolve_jobs(n_jobs: int | None) -> int:
     """
     if n_jobs is None or n_jobs == -1:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if n_jobs < 1:
-        raise ConfigError(f"n_jobs is {n_jobs}; it must be -1 (all cores), None or at least 1.")
+    if not isinstance(n_jobs, int | np.integer) or n_jobs < 1:
+        raise ConfigError(f"n_jobs is {n_jobs!r}; it must be -1 (all cores), None or a whole number of at least 1.")
     return n_jobs
 
 

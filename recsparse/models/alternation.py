@@ -25,6 +25,11 @@ class Learned(NamedTuple):
     items: Factors
     basis: Dense | None = None
 
+    def is_finite(self) -> bool:
+        """Whether all numbers are; else training has diverged."""
+        values = (part if isinstance(part, np.ndarray) else part.data for part in self if part is not None)
+        return all(bool(np.isfinite(each).all()) for each in values)
+
 
 @dataclass
 class Alternation:

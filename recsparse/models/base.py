@@ -15,7 +15,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import scipy.sparse as sp
-from pydantic import BaseModel
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
@@ -23,6 +22,7 @@ from recsparse.errors import ConfigError, DataError, FormatError
 from recsparse.files import atomic_directory
 from recsparse.interactions.interactions import ITEM, USER, Interactions, Rows
 from recsparse.kernels.topk import NO_ITEM, top_k
+from recsparse.models.settings import plain
 from recsparse.tensors import load_tensors, save_tensors
 
 FORMAT_VERSION = 1
@@ -292,7 +292,7 @@ class Recommender(BaseEstimator, ABC):  # type: ignore[misc]
                 "params": self.get_params(),
                 "items_digest": items_digest(self.items_),
             }
-            (partial / "model.json").write_text(json.dumps(header, indent=2, default=_plain))
+            (partial / "model.json").write_text(json.dumps(header, indent=2, default=plain))
 
     @classmethod
     def of_kind(cls, kind: str) -> type[Self]:
@@ -355,19 +355,25 @@ def trains_in_epochs(model: Recommender) -> bool:
     return "on_epoch" in inspect.signature(model.fit).parameters
 
 
+def check_not_negative(interactions: Interactions, why: str) -> None:
+    """Refuse data with a negative value; ``why`` says what the model takes values as, and what to do."""
+    values = interactions.matrix.data
+    if (values < 0).any():
+        where = int(np.argmax(values < 0))
+        user = int(np.searchsorted(interactions.matrix.indptr, where, side="right")) - 1
+        item = int(interactions.matrix.indices[where])
+        raise DataError(
+            f"The value {values[where]} of user {interactions.users[USER][user].as_py()!r} and item "
+            f"{interactions.items[ITEM][item].as_py()!r} is negative, and {why}."
+        )
+
+
 def items_digest(items: pa.Table) -> str:
     """Identify a catalogue: SHA-256 over its item ids in order."""
     digest = hashlib.sha256()
     for item in items[ITEM].to_pylist():
         digest.update(f"{item!r}\n".encode())
     return digest.hexdigest()
-
-
-def _plain(value: Any) -> Any:
-    """Write a setting that is a pydantic object, a recipe, as the data it was made from."""
-    if isinstance(value, BaseModel):
-        return value.model_dump()
-    raise TypeError(f"{value!r} cannot be written as JSON")
 
 
 def take_rows(matrix: sp.csr_array, rows: npt.NDArray[np.int64]) -> sp.csr_array:

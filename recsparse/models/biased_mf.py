@@ -1,16 +1,18 @@
 """Matrix factorisation of explicit ratings, with biases."""
 
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from recsparse.errors import ConfigError
+from recsparse.errors import DivergenceError
 from recsparse.interactions.interactions import Interactions
 from recsparse.kernels.lapack import ROUTINES
 from recsparse.kernels.ratings import solve_ratings
 from recsparse.models.factors import FactorModel
+from recsparse.models.settings import check_epochs, check_number
 from recsparse.parallel import for_ranges
 from recsparse.tables import pack
 from recsparse.tables.values import check_value_type
@@ -29,6 +31,8 @@ class BiasedMF(FactorModel):
     for the Netflix Prize", 2008, eq. 3, biases as Koren 2009). Biases and factors of a row are solved for together. The
     same at any ``n_jobs``. Measure it by :func:`recsparse.evaluation.rating_errors`; as a ranking it is weak, for it
     never learns from what was not rated.
+
+    If training diverges (:class:`recsparse.errors.DivergenceError`), the model keeps the last good epoch.
 
     Args:
         dim: columns of p and q.
@@ -52,6 +56,10 @@ class BiasedMF(FactorModel):
     """
 
     kind = "biased-mf"
+    search_space: ClassVar[dict[str, Any]] = {
+        "dim": {"low": 4, "high": 128, "log": True},
+        "reg": {"low": 0.005, "high": 0.5, "log": True},
+    }
 
     mean_: float
 
@@ -75,11 +83,8 @@ class BiasedMF(FactorModel):
         self.n_jobs = n_jobs
 
     def _fit(self, interactions: Interactions) -> None:
-        for name, valid in (("dim", self.dim >= 1), ("epochs", self.epochs >= 1)):
-            if not valid:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be at least 1.")
-        if not self.reg > 0:
-            raise ConfigError(f"reg is {self.reg!r}; it must be above 0.")
+        check_epochs(self)
+        check_number(self, "reg", "init_std")
         check_value_type(self.value_type)
         by_user = interactions.matrix
         by_item = sp.csr_array(by_user.T)
@@ -87,9 +92,18 @@ class BiasedMF(FactorModel):
         rng = np.random.default_rng(self.random_state)
         items = np.zeros((by_user.shape[1], self.dim + 1), dtype=np.float32)
         items[:, :-1] = self.init_std * rng.standard_normal((len(items), self.dim), dtype=np.float32)
-        for _ in range(self.epochs):
+        for epoch in range(self.epochs):
             users = self._solve(by_user, items)
-            items = self._solve(by_item, users)
+            last, items = items, self._solve(by_item, users)
+            if not (np.isfinite(users).all() and np.isfinite(items).all()):
+                self._store(last)
+                raise DivergenceError(
+                    f"BiasedMF diverged in epoch {epoch + 1} (reg {self.reg}, ratings {by_user.data.min():g} to "
+                    f"{by_user.data.max():g}); the model keeps epoch {epoch}. Raise reg, or scale the ratings."
+                )
+        self._store(items)
+
+    def _store(self, items: Floats) -> None:
         table = np.concatenate([items, np.ones((len(items), 1), dtype=np.float32)], axis=1)
         self.item_table_ = pack(table, value_type=self.value_type)
 

@@ -12,14 +12,16 @@ from safetensors import SafetensorError, safe_open
 
 from recsparse.errors import ConfigError, FormatError
 from recsparse.files import atomic_file
+from recsparse.models.settings import plain
 from recsparse.tensors import save_tensors
 
 Arrays = dict[str, npt.NDArray[Any]]
 
 
 def training_digest(params: dict[str, Any], *matrices: sp.csr_array) -> str:
-    """Identify a run by its settings and all it learns from: SHA-256 of both."""
-    digest = hashlib.sha256(json.dumps(params, sort_keys=True, default=str).encode())
+    """Identify a run by its settings, but for ``n_jobs``, and all it learns from: SHA-256 of both."""
+    settings = {name: value for name, value in params.items() if name != "n_jobs"}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=plain).encode())
     for matrix in matrices:
         for part in (matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64), matrix.data):
             digest.update(np.ascontiguousarray(part).data)

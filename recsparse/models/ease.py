@@ -6,10 +6,11 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.linalg.lapack import spotrf, spotri
 
-from recsparse.errors import ConfigError, DataError
+from recsparse.errors import DataError
 from recsparse.interactions.interactions import Interactions
 from recsparse.kernels.item_item import TILE, gram_lower, weights_from_inverse
 from recsparse.models.item_item import ItemItem
+from recsparse.models.settings import check_number
 from recsparse.parallel import for_ranges
 
 
@@ -40,8 +41,7 @@ class EASE(ItemItem):
         self.n_jobs = n_jobs
 
     def _fit(self, interactions: Interactions) -> None:
-        if not self.reg > 0:
-            raise ConfigError(f"reg is {self.reg!r}; it must be above 0.")
+        check_number(self, "reg")
         weights = gram(interactions.matrix, self.n_jobs)
         weights[np.diag_indices(len(weights))] += np.float32(self.reg)
         # LAPACK's columns are our rows: its upper triangle is our lower one, and nothing is copied.

@@ -32,7 +32,7 @@ class FeatureMF(WithFeatures, MF):
 
     Args:
         dim: columns, D.
-        loss: see :class:`MF`.
+        loss: see :class:`MF`, also for what values are to it.
         negatives: see :class:`MF`.
         n_negatives: for each known pair.
         negative_weight: of the squared loss.
@@ -121,7 +121,7 @@ class FeatureMF(WithFeatures, MF):
         return queries
 
     def _fit(self, interactions: Interactions) -> None:
-        self._check_features()
+        self._check(interactions)
         users, items = self._designs(interactions)
         lengths = np.diff(interactions.matrix.indptr)
         drawn = interactions.nnz * self.n_negatives / np.count_nonzero(self.popularity_)
@@ -133,6 +133,10 @@ class FeatureMF(WithFeatures, MF):
             super()._fit(interactions)
         finally:
             del self._regressions
+
+    def _check(self, interactions: Interactions) -> None:
+        super()._check(interactions)
+        self._check_features()
 
     def _drawable(self) -> npt.NDArray[np.int32]:
         return np.flatnonzero(self.popularity_).astype(np.int32)

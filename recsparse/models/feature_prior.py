@@ -13,11 +13,12 @@ import scipy.sparse as sp
 from pydantic import ValidationError
 from sklearn.utils.validation import check_is_fitted
 
-from recsparse.errors import ConfigError, FormatError
+from recsparse.errors import DataError, FormatError
 from recsparse.interactions.interactions import Interactions
 from recsparse.models.factors import FactorModel
 from recsparse.models.features import Encoding
 from recsparse.models.least_squares import Dense, Factors
+from recsparse.models.settings import check_number
 from recsparse.parallel import single_threaded_blas
 from recsparse.tensors import load_tensors, save_tensors
 
@@ -76,8 +77,7 @@ class WithFeatures(FactorModel):
         return (interactions.matrix, *self._designs(interactions))
 
     def _check_features(self) -> None:
-        if not self.feature_reg > 0:
-            raise ConfigError(f"feature_reg is {self.feature_reg!r}; it must be above 0.")
+        check_number(self, "feature_reg")
 
     def _save_state(self, directory: Path) -> None:
         super()._save_state(directory)
@@ -119,9 +119,15 @@ class Regression:
         ridge = np.where(known, np.asarray(counts_as, dtype=np.float64), 0.0)
         normal = (design.T @ (design * ridge[:, None])).toarray().astype(np.float64)
         normal[np.diag_indices_from(normal)] += strength * ridge[known].mean()
+        if not np.isfinite(normal).all():
+            raise DataError(
+                f"The values of a user or of an item sum to {ridge.max()} in float32, too much to learn from features; "
+                "scale them."
+            )
         with single_threaded_blas():
             factor = scipy.linalg.cho_factor(normal)
-        return cls(design, known, ridge, lambda right: scipy.linalg.cho_solve(factor, right))
+        # rows that have diverged give weights that have
+        return cls(design, known, ridge, lambda right: scipy.linalg.cho_solve(factor, right, check_finite=False))
 
     def weights(self, rows: Factors) -> Dense:
         """Wᵀ = (Fᵀ R F + λ I)⁻¹ Fᵀ R V, (1 + F, D)."""

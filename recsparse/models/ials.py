@@ -10,13 +10,15 @@ import numpy.typing as npt
 import scipy.sparse as sp
 from sklearn.utils.validation import check_is_fitted
 
-from recsparse.errors import ConfigError, DataError
+from recsparse.errors import ConfigError, DivergenceError
 from recsparse.interactions.interactions import Interactions
 from recsparse.interactions.split import Holdout
 from recsparse.models.alternation import Alternation, Learned
+from recsparse.models.base import check_not_negative
 from recsparse.models.checkpoint import training_digest
 from recsparse.models.factors import FactorModel
 from recsparse.models.least_squares import SPARSE_ENOUGH, Dense, Factors, ImplicitLoss, Sides, rotated
+from recsparse.models.settings import check_choice, check_epochs, check_number, check_whole
 from recsparse.models.sparse_start import first_users, varimax
 from recsparse.models.support import pattern, prune_items
 from recsparse.sparsity import Pruner, Recipe
@@ -156,8 +158,8 @@ class IALS(FactorModel):
             on_epoch: called with each epoch's number and metric.
 
         Raises:
-            DataError: validation has no targets, a value is negative, or the factors became infinite or NaN; then the
-                model keeps the last good epoch.
+            DataError: validation has no targets, or a value is negative.
+            DivergenceError: the factors became infinite or NaN. The model keeps the best epoch before and works.
             ConfigError: an impossible setting.
         """
         if validation is not None:
@@ -185,14 +187,16 @@ class IALS(FactorModel):
         if state is None:
             state = Alternation(self._begin(sides, pruner), pruner)
         while state.epochs < self.epochs and not state.is_stale(self.patience):
-            last = state.now
-            state.now = self._epoch(sides, last, pruner, state.epochs)
-            try:
-                self._check_finite(state.now.items, state.epochs)
-            except DataError:
-                self._finish(sides, last, None)
-                raise
-            metric = None
+            kept = None if pruner is None else pruner.kept
+            learned = self._epoch(sides, state.now, pruner, state.epochs)
+            if not learned.is_finite():
+                self._end(sides, state, kept)
+                raise DivergenceError(
+                    f"iALS diverged in epoch {state.epochs + 1} (reg {self.reg}, alpha0 {self.alpha0}, weights "
+                    f"{sides.by_user.data.min():g} to {sides.by_user.data.max():g}); the model keeps epoch "
+                    f"{state.best_epoch}. Raise reg, or scale the weights."
+                )
+            state.now, metric = learned, None
             if self._validation is not None:
                 self._finish(sides, state.now, None if pruner is None else pruner.kept)
                 metric = self._measure(self._validation)
@@ -201,8 +205,12 @@ class IALS(FactorModel):
                 state.write(self._checkpoint, digest)
             if self._on_epoch is not None:
                 self._on_epoch(state.epochs, metric)
+        self._end(sides, state, None if pruner is None else pruner.kept)
+
+    def _end(self, sides: Sides, state: Alternation, kept: Mask | None) -> None:
+        """Be what the best epoch learned, or what training began with where none has ended."""
         self.epochs_, self.best_epoch_, self.validation_ = state.epochs, state.best_epoch, state.validation
-        self._finish(sides, state.best or state.now, None if pruner is None else pruner.kept)
+        self._finish(sides, state.best or state.now, kept)
 
     @property
     def _columns(self) -> int:
@@ -239,7 +247,7 @@ class IALS(FactorModel):
     def _epoch(self, sides: Sides, learned: Learned, pruner: Pruner | None, number: int) -> Learned:
         """Improve both sides once, and let the recipe choose; ``number`` epochs are done already."""
         users, items = self._alternate(sides, learned.users, learned.items, None if pruner is None else pruner.support)
-        if pruner is not None:
+        if pruner is not None and Learned(users, items).is_finite():
             progress = (number + 1) / self.epochs
             if isinstance(items, np.ndarray) and pruner.begins(progress):
                 turn = varimax(items.astype(np.float64), np.random.default_rng(self.random_state)).astype(np.float32)
@@ -345,30 +353,16 @@ class IALS(FactorModel):
         return ImplicitLoss(self.alpha0, self.reg, self.nu, self.n_jobs)
 
     def _check(self, interactions: Interactions) -> None:
-        for name, valid, allowed in (
-            ("dim", self.dim >= 1, "at least 1"),
-            ("epochs", self.epochs >= 1, "at least 1"),
-            ("alpha0", self.alpha0 >= 0, "at least 0"),
-            ("reg", self.reg > 0, "above 0"),
-            ("nu", self.nu >= 0, "at least 0"),
-            ("degree_power", self.degree_power >= 0, "at least 0"),
-            ("crowd", self.crowd >= 0, "at least 0"),
-            ("init_std", self.init_std > 0, "above 0"),
-            ("patience", self.patience is None or self.patience >= 1, "at least 1, or None"),
-            ("rounding", self.rounding in ("nearest", "aware"), "nearest or aware"),
-            ("solver", self.solver in ("cholesky", "cg", "block"), "cholesky, cg or block"),
-            ("block", self.block >= 1, "at least 1"),
-        ):
-            if not valid:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be {allowed}.")
+        check_epochs(self)
+        check_whole(self, "block")
+        check_number(self, "reg", "init_std")
+        check_number(self, "alpha0", "nu", "degree_power", "crowd", zero=True)
+        check_choice(self, "rounding", ("nearest", "aware"))
+        check_choice(self, "solver", ("cholesky", "cg", "block"))
         check_value_type(self.value_type)
-        if (interactions.matrix.data < 0).any():
-            raise DataError(
-                f"iALS takes values as weights and {interactions.matrix.data.min()} is negative; "
-                "drop such interactions or map them to weights."
+        if self.recipe is not None and (kind := Recipe.parse(self.recipe).criterion.kind) in ("gradient", "saliency"):
+            raise ConfigError(
+                f"The recipe's criterion is {kind}, but the gradient is zero where iALS has solved for its items, and "
+                "rounding would decide; take magnitude or loss-increase."
             )
-
-    def _check_finite(self, items: Factors, epoch: int) -> None:
-        values = items if isinstance(items, np.ndarray) else items.data
-        if not np.isfinite(values).all():
-            raise DataError(f"iALS diverged in epoch {epoch + 1} (reg {self.reg}, alpha0 {self.alpha0}); raise reg.")
+        check_not_negative(interactions, "iALS takes values as weights; drop such interactions or map them to weights")

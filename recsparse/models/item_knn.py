@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from recsparse.errors import ConfigError
 from recsparse.interactions.interactions import Interactions
 from recsparse.models.item_item import ItemItem
+from recsparse.models.settings import check_choice, check_number, check_whole
 
 _BLOCK = 1024
 
@@ -67,12 +67,9 @@ class ItemKNN(ItemItem):
         self.b = b
 
     def _fit(self, interactions: Interactions) -> None:
-        if self.k < 1:
-            raise ConfigError(f"k is {self.k!r}; it must be at least 1.")
-        if self.weighting not in ("cosine", "tf-idf", "bm25"):
-            raise ConfigError(f"weighting is {self.weighting!r}; it must be one of cosine, tf-idf, bm25.")
-        if not self.shrink >= 0:
-            raise ConfigError(f"shrink is {self.shrink!r}; it must be at least 0.")
+        check_whole(self, "k")
+        check_choice(self, "weighting", ("cosine", "tf-idf", "bm25"))
+        check_number(self, "shrink", "k1", "b", zero=True)
         weighted = sp.csc_array(self._weighted(interactions.matrix))
         norms = np.sqrt(np.asarray(weighted.power(2).sum(axis=0)).ravel())
         by_user = sp.csr_array(weighted)

@@ -7,11 +7,11 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.utils.validation import check_is_fitted
 
-from recsparse.errors import ConfigError
 from recsparse.interactions.interactions import Interactions
 from recsparse.models.alternation import Learned
 from recsparse.models.ials import CG_STEPS, IALS
 from recsparse.models.least_squares import Dense, Factors, Sides
+from recsparse.models.settings import check_whole
 from recsparse.models.support import pattern, prune_items
 from recsparse.sparsity import Pruner, Recipe
 from recsparse.tables import FactoredTable, Mask, choose_layout, pack
@@ -103,7 +103,7 @@ class LowRankIALS(IALS):
             items = sides.loss.solve(sides.by_item, seen)
         else:
             items = sides.loss.solve_on_support(sides.by_item, seen, pattern(support))[0]
-        if pruner is not None:
+        if pruner is not None and Learned(users, items, basis).is_finite():
             items = prune_items(sides, seen, items, pruner, (number + 1) / self.epochs)
         return Learned(users, items, basis)
 
@@ -114,9 +114,8 @@ class LowRankIALS(IALS):
 
     def _check(self, interactions: Interactions) -> None:
         super()._check(interactions)
-        for name, least in (("basis", 1), ("epochs", 2)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be at least {least}.")
+        check_whole(self, "basis")
+        check_whole(self, "epochs", least=2)
 
     def repack(self, value_type: str) -> Self:
         """A fitted copy with S in another value type."""

@@ -10,15 +10,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import scipy.sparse as sp
 
-from recsparse.errors import ConfigError, DataError
+from recsparse.errors import ConfigError, DivergenceError
 from recsparse.interactions.interactions import Interactions, Rows
 from recsparse.interactions.split import Holdout
 from recsparse.kernels.sgd import Settings, Side
+from recsparse.models.base import check_not_negative
 from recsparse.models.checkpoint import Arrays, read_checkpoint, training_digest, write_checkpoint
 from recsparse.models.factors import FactorModel
 from recsparse.models.least_squares import ImplicitLoss
 from recsparse.models.lightgcn import propagate
 from recsparse.models.pruners import ITEMS, USERS, Pruners
+from recsparse.models.settings import check_choice, check_epochs, check_number, check_whole
 from recsparse.models.sgd_state import LOSSES, NEGATIVES, OPTIMISERS, Sampler, run_epoch
 from recsparse.models.side import Drawn, Floats, numbers_of, pack_side, unpack_side
 from recsparse.sparsity import Pruner, Recipe
@@ -57,6 +59,9 @@ class MF(FactorModel):
     their learned vector. Others are folded in by least squares on the item table, then by the linear map that brings
     training users' least-squares vectors closest to their learned ones: on ML-1M, folded in that way, training users
     reach 0.201 NDCG@20 of the 0.202 that their own vectors reach (0.13 without the map).
+
+    Every loss takes every interaction as liked: values are not used, not even zeros, and a negative one, which would
+    say the opposite, is refused. :class:`IALS` weighs pairs by their values, :class:`BiasedMF` predicts them.
 
     Args:
         dim: columns, D.
@@ -186,8 +191,8 @@ class MF(FactorModel):
             on_epoch: called with each epoch's number and metric.
 
         Raises:
-            DataError: validation has no targets, or the values became infinite or NaN; then the model keeps the last
-                good epoch and works.
+            DataError: validation has no targets, or a value is negative.
+            DivergenceError: the tables became infinite or NaN. The model keeps the last good epoch and works.
             ConfigError: an impossible setting.
         """
         if validation is not None:
@@ -201,7 +206,7 @@ class MF(FactorModel):
             self.__dict__.pop("_best_numbers", None)
 
     def _fit(self, interactions: Interactions) -> None:
-        self._check()
+        self._check(interactions)
         matrix = interactions.matrix
         sampler = Sampler.of(matrix, self.negatives, self.random_state, self._drawable())
         settings = Settings(
@@ -254,7 +259,7 @@ class MF(FactorModel):
         if not (np.isfinite(users.values).all() and np.isfinite(items.values).all()):
             if last is not None:
                 self._keep(*last, pruners.kept, self.epochs_)
-            raise DataError(
+            raise DivergenceError(
                 f"MF diverged in epoch {self.epochs_ + 1} (loss {self.loss}, optimiser {self.optimiser}, "
                 f"learning_rate {self.learning_rate}, reg {self.reg}); the model keeps epoch {self.best_epoch_}. "
                 "Lower learning_rate."
@@ -367,26 +372,22 @@ class MF(FactorModel):
         self.user_table_ = load_table(directory / USER_TABLE)
         self.fold_in_map_ = load_tensors(directory / FOLD_IN, "map")["map"]
 
-    def _check(self) -> None:
+    def _check(self, interactions: Interactions) -> None:
+        check_not_negative(
+            interactions, "MF takes every interaction as liked, whatever its value; drop such interactions"
+        )
         for name, allowed in (
             ("loss", LOSSES),
             ("optimiser", OPTIMISERS),
             ("negatives", NEGATIVES),
             ("similarity", ("dot", "cosine")),
         ):
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}.")
-        for name in ("dim", "n_negatives", "epochs"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be at least 1.")
-        for name in ("learning_rate", "init_std", "fold_in_reg", "temperature"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be above 0.")
-        for name in ("reg", "negative_weight", "fold_in_alpha0", "layers"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be at least 0.")
-        if self.patience is not None and self.patience < 1:
-            raise ConfigError(f"patience is {self.patience!r}; it must be at least 1, or None.")
+            check_choice(self, name, allowed)
+        check_epochs(self)
+        check_whole(self, "n_negatives")
+        check_whole(self, "layers", least=0)
+        check_number(self, "learning_rate", "init_std", "fold_in_reg", "temperature")
+        check_number(self, "reg", "negative_weight", "fold_in_alpha0", zero=True)
         if self.dim > _MOST_COLUMNS:
             raise ConfigError(f"dim is {self.dim}; it must be at most {_MOST_COLUMNS}.")
         check_value_type(self.value_type)

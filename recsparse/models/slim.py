@@ -5,11 +5,11 @@ from typing import Any, ClassVar
 import numpy as np
 import scipy.sparse as sp
 
-from recsparse.errors import ConfigError
 from recsparse.interactions.interactions import Interactions
 from recsparse.kernels.slim import solve_columns
 from recsparse.models.ease import gram
 from recsparse.models.item_item import ItemItem
+from recsparse.models.settings import check_number, check_whole
 from recsparse.parallel import for_ranges
 
 _BLOCK = 256
@@ -63,9 +63,8 @@ class SLIM(ItemItem):
         self.n_jobs = n_jobs
 
     def _fit(self, interactions: Interactions) -> None:
-        for name in ("l1", "l2"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be at least 0.")
+        check_number(self, "l1", "l2", "tolerance", zero=True)
+        check_whole(self, "rounds")
         lower = gram(interactions.matrix, self.n_jobs)
         whole = lower + np.tril(lower, -1).T
         del lower

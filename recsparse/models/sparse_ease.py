@@ -5,12 +5,13 @@ from typing import Any, ClassVar
 import numpy as np
 import scipy.sparse as sp
 
-from recsparse.errors import ConfigError, DataError
+from recsparse.errors import DataError
 from recsparse.interactions.interactions import Interactions
 from recsparse.kernels.lapack import ROUTINES
 from recsparse.kernels.sparse_ease import solve_supports
 from recsparse.models.item_item import ItemItem
 from recsparse.models.item_knn import strongest
+from recsparse.models.settings import check_number, check_whole
 from recsparse.parallel import for_ranges
 
 _BLOCK = 1024
@@ -53,10 +54,8 @@ class SparseEASE(ItemItem):
         self.n_jobs = n_jobs
 
     def _fit(self, interactions: Interactions) -> None:
-        if not self.reg > 0:
-            raise ConfigError(f"reg is {self.reg!r}; it must be above 0.")
-        if self.neighbours < 1:
-            raise ConfigError(f"neighbours is {self.neighbours!r}; it must be at least 1.")
+        check_number(self, "reg")
+        check_whole(self, "neighbours")
         X = interactions.matrix
         gram = sp.csr_array(X.T @ X, dtype=np.float32)
         gram.sort_indices()

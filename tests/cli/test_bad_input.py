@@ -91,7 +91,7 @@ def test_what_is_there_is_not_overwritten(refused, csv, dataset, parts, model):
         (("--kind", "ialz"), "There is no model 'ialz'"),
         (("--set", "dmi=8"), "--set: dmi: there is no such key; allowed are"),
         (("--set", "dim=eight"), "--set: dim: 'eight' is not allowed: input should be a valid integer"),
-        (("--set", "dim=0"), "dim is 0; it must be at least 1"),
+        (("--set", "dim=0"), "dim is 0; it must be a whole number of at least 1"),
         (("--set", "dim"), "it must be NAME=VALUE"),
         (("--set", "recipe.density=2"), "density: 2 is not allowed"),
         (("--set", "dim=8", "--set", "dim.x=8"), "dim.x: dim is 8, which has no x"),

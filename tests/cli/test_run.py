@@ -75,7 +75,7 @@ def test_a_dry_run(say, pipeline, finished, tmp_path):
         ('name = "tiny"', "name = 7", "name: 7 is not allowed: input should be a valid string"),
         ('name = "tiny"', 'name = "tiny', "is not TOML"),
         ("data.source", "dat.source", "dat: there is no such key; allowed are data, evaluation, models"),
-        ("epochs = 2", "epochs = 0", "models.1: epochs is 0; it must be at least 1"),
+        ("epochs = 2", "epochs = 0", "models.1: epochs is 0; it must be a whole number of at least 1"),
         ("value = ", "valu = ", "data.source.ratings.valu: there is no such key; allowed are delimiter"),
         ('value = "rating"', 'value = "stars"', "no column 'stars'"),
     ],

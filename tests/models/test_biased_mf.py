@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from recsparse.errors import ConfigError
+from recsparse.errors import ConfigError, DivergenceError
 from recsparse.models import BiasedMF
 from tests.models.contract import ModelContract
 
@@ -63,6 +63,18 @@ def test_threads_do_not_change_the_bytes() -> None:
     X = sp.csr_array(ratings(np.random.default_rng(3)).astype(np.float32))
     one, two = (BiasedMF(dim=4, epochs=2, n_jobs=n).fit(X).item_table_.to_dense() for n in (1, 2))
     np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_divergence_names_the_epoch_and_keeps_the_last_good_state() -> None:
+    X = sp.csr_array(ratings(np.random.default_rng(4), 40, 20).astype(np.float32))
+    X.data[::3] = 1e30
+    model = BiasedMF(dim=4)
+    with pytest.raises(
+        DivergenceError, match=r"diverged in epoch \d+ \(reg 0.05, ratings .* to 1e\+30\); the model keeps"
+    ):
+        model.fit(X)
+    assert np.isfinite(model.item_table_.to_dense()).all()
 
 
 @pytest.mark.parametrize("setting", [{"dim": 0}, {"epochs": 0}, {"reg": 0.0}])

@@ -10,16 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from sklearn.base import clone
 
-from recsparse.errors import ConfigError, DataError
+from recsparse.errors import ConfigError, DataError, DivergenceError
 from recsparse.interactions.interactions import Interactions
 from recsparse.interactions.split import Holdout
 from recsparse.models import IALS, MF, FeatureIALS, LowRankIALS
+from recsparse.models.alternation import Learned
+from recsparse.models.least_squares import Sides
+from recsparse.sparsity import Pruner, Recipe
 
 RECIPES = {
     "gradual": {"density": 0.25, "schedule": {"kind": "gradual", "start": 0.1, "end": 0.7}},
     "tickets": {"density": 0.25, "schedule": "tickets"},
-    "dynamic": {"density": 0.25, "schedule": "dynamic", "criterion": "gradient"},
+    "dynamic": {"density": 0.25, "schedule": "dynamic"},
     "soft-threshold": {"density": 0.25, "schedule": "soft-threshold"},
     "sensitivity": {"density": 0.25, "schedule": "dynamic", "allocation": "sensitivity"},
 }
@@ -153,14 +157,85 @@ def test_a_checkpoint_of_other_settings_or_data_is_refused(tmp_path: Path) -> No
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning", "ignore:invalid:RuntimeWarning")
 def test_divergence_names_the_epoch_and_keeps_the_last_good_state(settings: dict[str, Any]) -> None:
     model = IALS(**settings)
-    with pytest.raises(DataError, match=r"diverged in epoch 1 \(reg "):
+    with pytest.raises(DivergenceError, match=r"diverged in epoch 1 \(reg .*; the model keeps epoch 0\."):
         model.fit(blocks())
     assert np.isfinite(model.item_table_.to_dense()).all()
+    assert (model.epochs_, model.best_epoch_, model.validation_) == (0, 0, [])
+
+
+@pytest.mark.parametrize("model_class", [IALS, FeatureIALS, LowRankIALS])
+@pytest.mark.parametrize("recipe", [None, RECIPES["gradual"]])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_weights_too_large_are_told_as_divergence(model_class: type[IALS], recipe: dict[str, Any] | None) -> None:
+    known = blocks()
+    known.data[::7] = 1e37
+    model = model_class(dim=8, epochs=6, recipe=recipe)
+    with pytest.raises(
+        DivergenceError, match=r"epoch [12] \(reg 0.01, alpha0 0.1, weights 1 to 1e\+37\).* keeps epoch [01]"
+    ):
+        model.fit(known)
+    assert np.isfinite(model.scores(model.fold_in(blocks()))).all()
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_features_refuse_weights_whose_sum_float32_does_not_hold() -> None:
+    known = blocks()
+    known.data[::7] = 3e38
+    with pytest.raises(DataError, match=r"sum to inf in float32, .* scale them"):
+        FeatureIALS(dim=8).fit(known)
+
+
+@pytest.mark.parametrize("recipe", [None, RECIPES["gradual"]])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_basis_of_nothing_is_told_as_divergence(recipe: dict[str, Any] | None) -> None:
+    known = blocks()
+    known.data[:] = 0
+    model = LowRankIALS(dim=8, epochs=5, recipe=recipe)
+    with pytest.raises(DivergenceError, match=r"diverged in epoch 2 .*weights 0 to 0\); the model keeps epoch 1\."):
+        model.fit(known)
+    assert (model.epochs_, model.best_epoch_) == (1, 1)
+    assert len(model.recommend([0], k=3)) == 3
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, model_class: type[IALS], last: int) -> None:
+    """Let the epoch after number ``last`` diverge."""
+    epoch = model_class._epoch
+
+    def spoilt(model: IALS, sides: Sides, learned: Learned, pruner: Pruner | None, number: int) -> Learned:
+        found = epoch(model, sides, learned, pruner, number)
+        return found._replace(users=found.users * np.float32("nan")) if number == last else found
+
+    monkeypatch.setattr(model_class, "_epoch", spoilt)
+
+
+@pytest.mark.parametrize("model_class", [IALS, FeatureIALS])
+def test_a_late_divergence_keeps_the_best_epoch(model_class: type[IALS], monkeypatch: pytest.MonkeyPatch) -> None:
+    train, held = holdout()
+    model = model_class(dim=32, epochs=60, alpha0=0.01, reg=1e-4, init_std=0.01, patience=3)
+    whole = clone(model).fit(train, validation=held)
+    best = whole.best_epoch_
+    spoil(monkeypatch, model_class, best + 1)
+    with pytest.raises(DivergenceError, match=rf"diverged in epoch {best + 2} .*; the model keeps epoch {best}\."):
+        model.fit(train, validation=held)
+    assert (model.epochs_, model.best_epoch_) == (best + 1, best)
+    assert model.validation_ == whole.validation_[: best + 1]
+    np.testing.assert_array_equal(model.item_table_.to_dense(), whole.item_table_.to_dense())
+
+
+@pytest.mark.parametrize("model", [IALS(rounding="aware"), FeatureIALS(), LowRankIALS(basis=16)])
+def test_a_late_divergence_of_a_recipe_keeps_what_it_had_pruned(model: IALS, monkeypatch: pytest.MonkeyPatch) -> None:
+    model.set_params(dim=16, epochs=12, recipe=RECIPES["gradual"], value_type="int4")
+    spoil(monkeypatch, type(model), 8)
+    with pytest.raises(DivergenceError, match="keeps epoch 8"):
+        model.fit(blocks())
+    density = Recipe.parse(RECIPES["gradual"]).schedule.density(8 / 12, 0.25)
+    table = model.item_table_.sparse if isinstance(model, LowRankIALS) else model.item_table_
+    assert 0 < np.count_nonzero(table.to_dense()) <= round(density * 60 * 16)
 
 
 @pytest.mark.parametrize(
     ("criterion", "allocation"),
-    [("magnitude", "global"), ("frequency", "global"), ("gradient", "global"), ("magnitude", "sensitivity")],
+    [("magnitude", "global"), ("frequency", "global"), ("loss-increase", "global"), ("magnitude", "sensitivity")],
 )
 @pytest.mark.parametrize("schedule", ["gradual", "dynamic"])
 def test_a_budget_in_bytes_holds_after_exchanges_and_choices_among_the_living(

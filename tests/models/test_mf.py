@@ -19,7 +19,7 @@ from recsparse.interactions.split import Holdout
 from recsparse.kernels import sgd as kernels
 from recsparse.kernels.negatives import CANDIDATES, below, draw_rows, known_items, mix
 from recsparse.kernels.packed_sgd import step_packed_groups
-from recsparse.models import MF
+from recsparse.models import MF, FeatureMF
 from recsparse.models.bpr import bpr_gradient
 from recsparse.models.lightgcn import propagate
 from recsparse.models.sgd_state import LOSSES, OPTIMISERS, Sampler, run_epoch
@@ -664,6 +664,19 @@ def test_checkpoint_of_other_settings_or_damaged_is_refused(tmp_path: Path) -> N
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(FormatError, match="damaged"):
         MF(dim=16, epochs=1, n_jobs=1).fit(blocks(), checkpoint=path)
+
+
+@pytest.mark.parametrize("model", [MF(), MF(loss="softmax"), MF(loss="squared"), FeatureMF()])
+def test_negative_values_are_refused_and_others_do_not_matter(model: MF) -> None:
+    model.set_params(dim=4, epochs=2, n_jobs=1)
+    likes = blocks()
+    rated, disliked = likes.copy(), likes.copy()
+    rated.data[:] = np.arange(likes.nnz) % 5
+    disliked.data[3] = -1.0
+    expected = clone(model).fit(likes).item_table_.to_dense()
+    np.testing.assert_array_equal(clone(model).fit(rated).item_table_.to_dense(), expected)
+    with pytest.raises(DataError, match=r"-1\.0 of user 0 and item \d+ is negative, and MF takes .* drop such"):
+        model.fit(disliked)
 
 
 def test_a_user_with_everything_is_left_out_of_training() -> None:

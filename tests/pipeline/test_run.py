@@ -207,7 +207,9 @@ def test_settings_of_models_are_checked_before_anything_runs(tmp_path, text, old
 
 
 def test_an_impossible_value_is_named_with_its_file(tmp_path, rerun):
-    with pytest.raises(ConfigError, match=r"tiny\.toml: models\.2: alpha0 is -1.0; it must be at least 0"):
+    with pytest.raises(
+        ConfigError, match=r"tiny\.toml: models\.2: alpha0 is -1.0; it must be a finite number of at least 0"
+    ):
         rerun(tmp_path / "run", lambda text: text.replace("dim = 8,", "dim = 8, alpha0 = -1,", 1))
 
 
