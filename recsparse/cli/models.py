@@ -9,7 +9,7 @@ from rich.table import Table as Lines
 
 from recsparse.cli.console import AsJson, Output, Overwrite, Settings, answer, out, progress
 from recsparse.cli.sharded import FromFile, all_settings, train_sharded, under_torchrun
-from recsparse.errors import ConfigError
+from recsparse.errors import ConfigError, DivergenceError
 
 
 def train(
@@ -32,7 +32,8 @@ def train(
     """Fit one model and save it with its packed table.
 
     With patience among the settings, training stops after so many epochs without a better metric on the split's
-    validation users, and keeps the best epoch.
+    validation users, and keeps the best epoch. A training that diverges saves the model of the best epoch before, and
+    the command fails.
 
     With --ranks N, or started by torchrun on any number of machines, matrix factorisation is trained with its tables
     sharded over the ranks (torchrec). Settings are then TrainConfig's (docs/distributed.md), training goes on from the
@@ -58,16 +59,23 @@ def train(
     from recsparse.interactions import read, read_split
     from recsparse.models.factors import FactorModel
     from recsparse.pipeline.fit import fit
+    from recsparse.pipeline.rows import make
 
+    where = "--set" if file is None else str(file)
+    model = make(kind, params, where)
     split = read_split(data) if (data / "split.json").exists() else None
     interactions = read(data) if split is None else split.train
     with progress() as tell:
         tell(f"train {kind}", 0, None)
-        model = fit(
-            kind, params, interactions, None if split is None else split.validation,
-            lambda news, done, total: tell(f"train {kind}: {news}", done, total),
-            checkpoint=checkpoint, where="--set" if file is None else str(file),
-        )  # fmt: skip
+        try:
+            fit(
+                model, params, interactions, None if split is None else split.validation,
+                lambda news, done, total: tell(f"train {kind}: {news}", done, total),
+                checkpoint=checkpoint, where=where,
+            )  # fmt: skip
+        except DivergenceError as error:
+            model.save(output, overwrite=overwrite)
+            raise DivergenceError(f"{error} It is saved in {output}.") from error
     model.save(output, overwrite=overwrite)
     said: dict[str, Any] = {"directory": output, "users": interactions.shape[0], "items": interactions.shape[1]}
     if "patience" in params:

@@ -8,11 +8,10 @@ from recsparse.interactions import Holdout, Interactions
 from recsparse.interactions.download import Progress
 from recsparse.models import Recommender
 from recsparse.models.base import trains_in_epochs
-from recsparse.pipeline.rows import make
 
 
 def fit(
-    kind: str,
+    model: Recommender,
     params: dict[str, Any],
     train: Interactions,
     validation: Holdout | None,
@@ -28,7 +27,7 @@ def fit(
     other data, trains as long.
 
     Args:
-        kind: of the model.
+        model: what :func:`recsparse.pipeline.rows.make` gave; if it diverges, it is that of an earlier epoch.
         params: its settings.
         train: what to learn from.
         validation: asked only if ``patience`` is set; None where there are no such users.
@@ -38,12 +37,14 @@ def fit(
         where: the settings come from, for errors.
 
     Raises:
-        ConfigError: no such setting, or one that this model or these data cannot follow.
+        ConfigError: a setting that this model or these data cannot follow.
+        DivergenceError: training ended in infinite or NaN values.
     """
-    model = make(kind, params, where)
     if not trains_in_epochs(model):
         if checkpoint is not None:
-            raise ConfigError(f"{kind} is not trained in epochs that a checkpoint could go on from; leave it out.")
+            raise ConfigError(
+                f"{model.kind} is not trained in epochs that a checkpoint could go on from; leave it out."
+            )
         return model.fit(train)
     by_epoch: dict[str, Any] = {"checkpoint": checkpoint}
     stops = "patience" in params

@@ -25,7 +25,7 @@ from recsparse.pipeline.fit import fit
 from recsparse.pipeline.measure import RowEvaluations, measure
 from recsparse.pipeline.plan import Entry, Plan
 from recsparse.pipeline.ranks import fit_on_ranks
-from recsparse.pipeline.rows import Training, trainings
+from recsparse.pipeline.rows import Training, make, trainings
 from recsparse.pipeline.sources import Files, find_files, is_here
 from recsparse.pipeline.stages import Stage, alone, digest_of
 from recsparse.pipeline.track import check_installed, track
@@ -189,7 +189,7 @@ class Run:
         if training.ranks is None:
             number = self.trainings.index(training)
             return fit(
-                training.kind, params, self.parts.train, self.parts.validation,
+                make(training.kind, params), params, self.parts.train, self.parts.validation,
                 lambda news, *_: self.tell(f"train {training.label}: {news}", number, len(self.trainings)),
                 headline=self.config.evaluation.headline,
             )  # fmt: skip

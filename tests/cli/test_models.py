@@ -99,6 +99,22 @@ def test_train_goes_on_from_a_checkpoint(say, kind, parts, tmp_path, monkeypatch
     np.testing.assert_array_equal(found, wanted)
 
 
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [("mf", ("loss=squared", "learning_rate=1e20")), ("ials", ("solver=cg", "init_std=1e25"))],
+)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_training_that_diverges_leaves_its_model_and_fails(refused, kind, settings, parts, tmp_path):
+    words = ("--kind", kind, "--set", "dim=4", *(word for each in settings for word in ("--set", each)))
+    sentence = refused("train", parts, "-o", tmp_path / "model", *words)
+    assert "diverged in epoch 1" in sentence
+    assert "the model keeps epoch 0" in sentence
+    assert sentence.endswith(f"It is saved in {tmp_path / 'model'}.")
+    kept = Recommender.load(tmp_path / "model")
+    assert kept.kind == kind
+    assert np.isfinite(kept.item_table_.to_dense()).all()
+
+
 def test_a_checkpoint_needs_epochs(refused, parts, tmp_path):
     asked = ("train", parts, "-o", tmp_path / "model", "--checkpoint", tmp_path / "c")
     assert "ease is not trained in epochs" in refused(*asked, "--kind", "ease")
