@@ -108,7 +108,8 @@ def shrunk(document: dict, folder: Path) -> RunConfig:
         if "basis" in params:
             params |= {"basis": 32, "dim": 8}
         if "epochs" in params:
-            params["epochs"] = 2
+            tickets = "tickets" in model.get("sweep", {}).get("recipe.schedule", [])
+            params["epochs"] = 4 if tickets else 2  # three rounds, and an epoch after the last
         if "ranks" in model:
             params |= {"batch_size": 256, "streams": 4}
         if "bytes" in params.get("recipe", {}):
