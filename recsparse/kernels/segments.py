@@ -4,10 +4,7 @@ import numba as nb
 import numpy as np
 
 from recsparse.kernels.bits import read, write
-from recsparse.kernels.vector import LANES, lowest_bit, nonzero
-
-AT_ONCE = 4
-"""Rows that one pass over a sum adds."""
+from recsparse.kernels.vector import LANES, NARROW, lowest_bit, nonzero, sum_of_rows, sum_of_rows_narrow
 
 
 @nb.njit(nogil=True, cache=True)
@@ -26,8 +23,7 @@ def add_segments(rows, weights, ends, first, out):  # type: ignore[no-untyped-de
 def multiply_nonzero(left, rows, width, right, dim, columns, out):  # type: ignore[no-untyped-def]
     """Matrix product of a mostly zero ``left`` (rows, width) and ``right`` (width, dim) into ``out``, all flat.
 
-    Numbers that are not zero add their multiples of rows, ``AT_ONCE`` at a time. ``left`` ends in ``LANES`` numbers
-    that do not count; ``columns`` (width + AT_ONCE,) is room to note where a row's numbers are.
+    ``left`` ends in ``LANES`` numbers that do not count; ``columns`` (width,) is room to note where a row's are.
     """
     for row in range(rows):
         at = row * width
@@ -37,25 +33,24 @@ def multiply_nonzero(left, rows, width, right, dim, columns, out):  # type: igno
             if first + LANES > width:
                 found &= (np.uint64(1) << np.uint64(width - first)) - np.uint64(1)
             while found != 0:
-                columns[n] = first + np.int64(lowest_bit(found))
+                columns[np.uint64(n)] = first + np.int64(lowest_bit(found))
                 found &= found - np.uint64(1)
                 n += 1
-        for spare in range(n, n + AT_ONCE):
-            columns[spare] = 0
         to = row * dim
-        for column in range(dim):
-            write(out, to + column, np.float32(0))
-        for i in range(0, n, AT_ONCE):
-            a, b, c, d = columns[i], columns[i + 1], columns[i + 2], columns[i + 3]
-            p = read(left, at + a)
-            q = read(left, at + b) if i + 1 < n else np.float32(0)
-            r = read(left, at + c) if i + 2 < n else np.float32(0)
-            s = read(left, at + d) if i + 3 < n else np.float32(0)
-            a, b, c, d = a * dim, b * dim, c * dim, d * dim
-            for column in range(dim):
-                total = read(out, to + column) + p * read(right, a + column) + q * read(right, b + column)
-                total += r * read(right, c + column)
-                write(out, to + column, total + s * read(right, d + column))
+        column = 0
+        while column + LANES <= dim:
+            sum_of_rows(left, at, columns, n, right, dim, column, out, to + column)
+            column += LANES
+        while column + NARROW <= dim:
+            sum_of_rows_narrow(left, at, columns, n, right, dim, column, out, to + column)
+            column += NARROW
+        while column < dim:
+            total = np.float32(0)
+            for i in range(n):
+                place = columns[np.uint64(i)]
+                total += read(left, at + place) * read(right, place * dim + column)
+            write(out, to + column, total)
+            column += 1
 
 
 @nb.njit(nogil=True, cache=True)

@@ -89,7 +89,7 @@ class FactoredTable(Table):
 
         def work(first: int, last: int) -> None:
             picked = np.empty(min(step, last - first) * m + LANES, dtype=np.float32)
-            columns = np.empty(m + segments.AT_ONCE, dtype=np.int64)
+            columns = np.empty(m, dtype=np.int64)
             for start in range(first, last, step):
                 stop = min(start + step, last)
                 rows = picked[: (stop - start) * m].reshape(-1, m)
