@@ -10,7 +10,6 @@ torch's threads spin for a while after their work, on the core another contender
 import json
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -249,7 +248,7 @@ def main() -> None:
     with TemporaryDirectory() as directory:
         ten_million = large(rng, 20, directory)
     result = {
-        "command": " ".join(["python", *sys.argv]),
+        "command": "python benchmarks/tables.py",
         "machine": {"processor": processor(), "threads": resolve_jobs(None), "load_average": os.getloadavg()},
         "versions": {"python": platform.python_version(), "recsparse": recsparse.__version__,
                      **{name: version(name) for name in ("numpy", "numba", "scipy", "torch", "fbgemm_gpu-cpu")}},
