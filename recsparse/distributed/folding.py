@@ -12,8 +12,9 @@ from recsparse.distributed.process import total
 from recsparse.distributed.rows import LogicalTables, shares
 from recsparse.distributed.streams import Contents
 from recsparse.interactions.reading import read_group, row_groups
+from recsparse.models.alignment import aligned_users, closest_map
 from recsparse.models.least_squares import ImplicitLoss
-from recsparse.models.mf import MF, aligned_users, closest_map
+from recsparse.models.mf import MF
 
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]

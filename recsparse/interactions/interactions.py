@@ -53,10 +53,9 @@ class Interactions:
             if table.num_rows != count:
                 raise DataError(f"The {name} table has {table.num_rows} rows, the matrix {count} {name}.")
         if not np.isfinite(self.matrix.data).all():
-            where = int(np.flatnonzero(~np.isfinite(self.matrix.data))[0])
-            user = int(np.searchsorted(self.matrix.indptr, where, side="right")) - 1
+            where = int(np.argmin(np.isfinite(self.matrix.data)))
             raise DataError(
-                f"The value {self.matrix.data[where]} of user {self.users[USER][user].as_py()!r} is not finite; "
+                f"The value {self.matrix.data[where]} of user {self._user_of(where)!r} is not finite; "
                 "remove it or give it a number."
             )
         low, high = (int(edge) for edge in (self.matrix.indices.min(initial=0), self.matrix.indices.max(initial=-1)))
@@ -71,6 +70,23 @@ class Interactions:
             raise DataError("The matrix has a pair of user and item twice; call its sum_duplicates().")
         if self.times is not None and len(self.times) != self.matrix.nnz:
             raise DataError(f"There are {len(self.times)} times for {self.matrix.nnz} interactions.")
+
+    def _user_of(self, entry: int) -> Any:
+        return self.users[USER][int(np.searchsorted(self.matrix.indptr, entry, side="right")) - 1].as_py()
+
+    def check_not_negative(self, why: str) -> None:
+        """Refuse a negative value; ``why`` says what a model takes values as, and what to do.
+
+        Raises:
+            DataError: there is one.
+        """
+        if (self.matrix.data < 0).any():
+            where = int(np.argmax(self.matrix.data < 0))
+            item = self.items[ITEM][int(self.matrix.indices[where])].as_py()
+            raise DataError(
+                f"The value {self.matrix.data[where]} of user {self._user_of(where)!r} and item {item!r} is negative, "
+                f"and {why}."
+            )
 
     @classmethod
     def from_csr(cls, matrix: Any) -> Self:

@@ -19,8 +19,6 @@ from numba.extending import intrinsic
 
 from recsparse.kernels.bits import data_pointer, popcount
 from recsparse.kernels.lanes import (
-    EIGHT,
-    EIGHT_WORDS,
     LANES,
     WORDS,
     choose,
@@ -39,24 +37,6 @@ QUARTER = 16
 
 AT_ONCE = 32
 """Numbers that :func:`unrank` takes."""
-
-
-def _permute(builder: Any, entries: Any, places: Any) -> Any:
-    """``entries[places]`` of sixteen words or longs, by AVX-512."""
-    kind = ir.VectorType(entries.type.element, 512 // entries.type.element.width)
-    name, sources = ("vpermi2var.q", 3) if kind.count == EIGHT else ("permvar.si", 2)
-    function = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(kind, [kind] * sources), f"llvm.x86.avx512.{name}.512"
-    )
-    parts = []
-    for first in range(0, places.type.count, kind.count):
-        some = builder.shuffle_vector(places, places, order_of(ir.VectorType(ir.IntType(32), kind.count), first))
-        if kind.count == EIGHT:
-            low, high = (builder.shuffle_vector(entries, entries, order_of(EIGHT_WORDS, half)) for half in (0, EIGHT))
-            parts.append(builder.call(function, [low, some, high]))
-        else:
-            parts.append(builder.call(function, [entries, some]))
-    return joined(builder, parts)
 
 
 def _search(context: Any, builder: Any, table: Any, starts: Any, ones: Any, number: Any, columns: int) -> Any:
@@ -89,7 +69,7 @@ def _search(context: Any, builder: Any, table: Any, starts: Any, ones: Any, numb
                 first = builder.add(builder.mul(step.index, ir.Constant(long, stride)), ir.Constant(long, start))
                 sixteen = load(builder, builder.gep(table, [first]), ir.VectorType(element, LANES))
                 places = builder.shuffle_vector(ones, ones, order_of(ir.VectorType(WORDS.element, part), share * part))
-                entries.append(_permute(builder, sixteen, places))
+                entries.append(choose(context, builder, sixteen, places))
             compare(builder.add(builder.load(found), constant(vector, 1)), joined(builder, entries))
 
     def by_halves() -> None:

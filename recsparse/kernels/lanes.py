@@ -102,8 +102,31 @@ def joined(builder: Any, parts: list[Any]) -> Any:
     return parts[0]
 
 
+def _permute_512(builder: Any, entries: Any, places: Any) -> Any:
+    """``entries[places]`` of sixteen words or longs, by AVX-512: in a loop LLVM does not find it by itself."""
+    kind = ir.VectorType(entries.type.element, 512 // entries.type.element.width)
+    name, sources = ("vpermi2var.q", 3) if kind.count == EIGHT else ("permvar.si", 2)
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(kind, [kind] * sources), f"llvm.x86.avx512.{name}.512"
+    )
+    parts = []
+    for first in range(0, places.type.count, kind.count):
+        some = builder.shuffle_vector(places, places, order_of(ir.VectorType(ir.IntType(32), kind.count), first))
+        if kind.count == EIGHT:
+            low, high = (builder.shuffle_vector(entries, entries, order_of(EIGHT_WORDS, half)) for half in (0, EIGHT))
+            parts.append(builder.call(function, [low, some, high]))
+        else:
+            parts.append(builder.call(function, [entries, some]))
+    return joined(builder, parts)
+
+
 def choose(context: Any, builder: Any, entries: Any, places: Any) -> Any:
-    """:func:`permute` for sixteen words, and a power of two of places; AVX2 permutes eight, and so twice."""
+    """:func:`permute` for sixteen words, and a power of two of places; AVX2 permutes eight, and so twice.
+
+    With AVX-512 for sixteen longs too, and then as many places as fill a vector.
+    """
+    if has(context, "avx512f"):
+        return _permute_512(builder, entries, places)
     if not lacks(context, "avx512f"):
         return permute(builder, entries, places)
     low, high = (builder.shuffle_vector(entries, entries, order_of(EIGHT_WORDS, first)) for first in (0, EIGHT))

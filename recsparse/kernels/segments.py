@@ -4,7 +4,7 @@ import numba as nb
 import numpy as np
 
 from recsparse.kernels.bits import read, write
-from recsparse.kernels.vector import LANES, NARROW, lowest_bit, nonzero, sum_of_rows, sum_of_rows_narrow
+from recsparse.kernels.vector import LANES, NARROW, lowest_bit, nonzero, weighted_sum, weighted_sum_narrow
 
 
 @nb.njit(nogil=True, cache=True)
@@ -39,10 +39,10 @@ def multiply_nonzero(left, rows, width, right, dim, columns, out):  # type: igno
         to = row * dim
         column = 0
         while column + LANES <= dim:
-            sum_of_rows(left, at, columns, n, right, dim, column, out, to + column)
+            weighted_sum(left, at, columns, n, right, dim, column, out, to + column)
             column += LANES
         while column + NARROW <= dim:
-            sum_of_rows_narrow(left, at, columns, n, right, dim, column, out, to + column)
+            weighted_sum_narrow(left, at, columns, n, right, dim, column, out, to + column)
             column += NARROW
         while column < dim:
             total = np.float32(0)

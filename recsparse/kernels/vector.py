@@ -9,6 +9,9 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from recsparse.kernels.bits import data_pointer
+from recsparse.kernels.lanes import constant, load, splat, store
+
 LANES = 64
 """How many scores a comparison takes; its answer is one bit each."""
 
@@ -54,43 +57,38 @@ def nonzero(_typing: Any, row: Any, _offset: Any) -> Any:
     return types.uint64(row, types.int64), generate
 
 
-def _sum_of_rows(lanes: int) -> Any:
+def _weighted_sum(lanes: int) -> Any:
     """Make ``f(left, at, columns, n, right, dim, first, out, to)``: ``lanes`` columns of a row of a matrix product.
 
     ``out[to : to + lanes]`` becomes the sum of ``left[at + c] * right[c * dim + first :]`` over the first n columns c.
     """
     vector, long = ir.VectorType(ir.FloatType(), lanes), ir.IntType(64)
 
-    def sum_of_rows(_typing, left, _at, columns, _n, right, _dim, _first, out, _to):  # type: ignore[no-untyped-def]
+    def weighted_sum(_typing, left, _at, columns, _n, right, _dim, _first, out, _to):  # type: ignore[no-untyped-def]
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             left, at, columns, n, right, dim, first, out, to = (
-                argument if kind == types.int64 else context.make_array(kind)(context, builder, argument).data
+                argument if kind == types.int64 else data_pointer(context, builder, kind, argument)
                 for kind, argument in zip(signature.args, arguments, strict=True)
             )
-            total = cgutils.alloca_once_value(builder, ir.Constant(vector, [0.0] * lanes))
+            total = cgutils.alloca_once_value(builder, constant(vector, 0.0))
             with cgutils.for_range(builder, n, start=ir.Constant(long, 0)) as entry:
                 column = builder.load(builder.gep(columns, [entry.index]))
-                number = builder.load(builder.gep(left, [builder.add(at, column)]))
-                lane = builder.insert_element(ir.Constant(vector, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
-                every = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
-                place = builder.gep(right, [builder.add(builder.mul(column, dim), first)])
-                row = _load(builder, builder.bitcast(place, vector.as_pointer()))
-                product = builder.fmul(builder.shuffle_vector(lane, lane, every), row)
-                builder.store(builder.fadd(builder.load(total), product), total)
-            target = builder.bitcast(builder.gep(out, [to]), vector.as_pointer())
-            builder.store(builder.load(total), target, align=4)
+                number = splat(builder, builder.load(builder.gep(left, [builder.add(at, column)])), vector)
+                row = load(builder, builder.gep(right, [builder.add(builder.mul(column, dim), first)]), vector)
+                builder.store(builder.fadd(builder.load(total), builder.fmul(number, row)), total)
+            store(builder, builder.load(total), builder.gep(out, [to]))
             return context.get_dummy_value()
 
         integer = types.int64
         return types.void(left, integer, columns, integer, right, integer, integer, out, integer), generate
 
-    sum_of_rows.__doc__ = f"{lanes} columns of a row of a matrix product, by the left row's listed columns."
-    return intrinsic(sum_of_rows)
+    weighted_sum.__doc__ = f"{lanes} columns of a row of a matrix product, by the left row's listed columns."
+    return intrinsic(weighted_sum)
 
 
 NARROW = 16
-sum_of_rows = _sum_of_rows(LANES)
-sum_of_rows_narrow = _sum_of_rows(NARROW)
+weighted_sum = _weighted_sum(LANES)
+weighted_sum_narrow = _weighted_sum(NARROW)
 
 
 @intrinsic

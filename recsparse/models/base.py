@@ -355,19 +355,6 @@ def trains_in_epochs(model: Recommender) -> bool:
     return "on_epoch" in inspect.signature(model.fit).parameters
 
 
-def check_not_negative(interactions: Interactions, why: str) -> None:
-    """Refuse data with a negative value; ``why`` says what the model takes values as, and what to do."""
-    values = interactions.matrix.data
-    if (values < 0).any():
-        where = int(np.argmax(values < 0))
-        user = int(np.searchsorted(interactions.matrix.indptr, where, side="right")) - 1
-        item = int(interactions.matrix.indices[where])
-        raise DataError(
-            f"The value {values[where]} of user {interactions.users[USER][user].as_py()!r} and item "
-            f"{interactions.items[ITEM][item].as_py()!r} is negative, and {why}."
-        )
-
-
 def items_digest(items: pa.Table) -> str:
     """Identify a catalogue: SHA-256 over its item ids in order."""
     digest = hashlib.sha256()

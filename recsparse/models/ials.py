@@ -14,7 +14,6 @@ from recsparse.errors import ConfigError, DivergenceError
 from recsparse.interactions.interactions import Interactions
 from recsparse.interactions.split import Holdout
 from recsparse.models.alternation import Alternation, Learned
-from recsparse.models.base import check_not_negative
 from recsparse.models.checkpoint import training_digest
 from recsparse.models.factors import FactorModel
 from recsparse.models.least_squares import SPARSE_ENOUGH, Dense, Factors, ImplicitLoss, Sides, rotated
@@ -365,4 +364,4 @@ class IALS(FactorModel):
                 f"The recipe's criterion is {kind}, but the gradient is zero where iALS has solved for its items, and "
                 "rounding would decide; take magnitude or loss-increase."
             )
-        check_not_negative(interactions, "iALS takes values as weights; drop such interactions or map them to weights")
+        interactions.check_not_negative("iALS takes values as weights; drop such interactions or map them to weights")

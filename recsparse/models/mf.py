@@ -14,7 +14,7 @@ from recsparse.errors import ConfigError, DivergenceError
 from recsparse.interactions.interactions import Interactions, Rows
 from recsparse.interactions.split import Holdout
 from recsparse.kernels.sgd import Settings, Side
-from recsparse.models.base import check_not_negative
+from recsparse.models.alignment import aligned_users, closest_map
 from recsparse.models.checkpoint import Arrays, read_checkpoint, training_digest, write_checkpoint
 from recsparse.models.factors import FactorModel
 from recsparse.models.least_squares import ImplicitLoss
@@ -30,8 +30,6 @@ from recsparse.tensors import load_tensors, save_tensors
 
 USER_TABLE, FOLD_IN = "user_table.safetensors", "fold_in.safetensors"
 
-_ALIGNED_USERS = 2048
-_ALIGNED_RIDGE = 0.1
 _MOST_COLUMNS = 1 << 16
 
 Kepts = tuple[Mask | None, Mask | None]
@@ -373,8 +371,8 @@ class MF(FactorModel):
         self.fold_in_map_ = load_tensors(directory / FOLD_IN, "map")["map"]
 
     def _check(self, interactions: Interactions) -> None:
-        check_not_negative(
-            interactions, "MF takes every interaction as liked, whatever its value; drop such interactions"
+        interactions.check_not_negative(
+            "MF takes every interaction as liked, whatever its value; drop such interactions"
         )
         for name, allowed in (
             ("loss", LOSSES),
@@ -399,19 +397,3 @@ class MF(FactorModel):
 
 def _size_of(kept: Mask, value_type: str) -> int:
     return choose_layout(kept.to_elements(), value_type=value_type).nbytes
-
-
-def aligned_users(counts: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """The 2,048 users at most, of those with interactions, that the map of :func:`closest_map` is fitted to."""
-    with_history = np.flatnonzero(counts)
-    return with_history[:: max(1, len(with_history) // _ALIGNED_USERS)][:_ALIGNED_USERS]
-
-
-def closest_map(moment: npt.NDArray[np.float64], cross: npt.NDArray[np.float64]) -> Floats:
-    """The linear map M (D, D) for which ``R M`` is closest to L, given ``RᵀR`` and ``RᵀL``.
-
-    A little ridge pulls it to a multiple of the identity, for directions in which those users do not differ.
-    """
-    ridge = _ALIGNED_RIDGE * np.trace(moment) / len(moment) + 1e-12
-    towards = np.eye(len(moment)) * np.trace(cross) / max(np.trace(moment), 1e-12)
-    return np.linalg.solve(moment + ridge * np.eye(len(moment)), cross + ridge * towards).astype(np.float32)
