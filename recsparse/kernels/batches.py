@@ -28,6 +28,13 @@ def workspace(dim: int) -> tuple[Floats, npt.NDArray[np.int64]]:
     return np.empty(dim + SLACK, dtype=np.float32), np.zeros(words, dtype=np.int64)
 
 
+def listing_workspace(dim: int) -> tuple[Floats, npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
+    """Room for a batch of rows' numbers, for notes on it, and for the numbers' columns."""
+    _, notes = workspace(dim)
+    n = BATCH * dim
+    return np.empty(n + SLACK, dtype=np.float32), notes, np.empty(n + CHUNK, dtype=np.uint32)
+
+
 @nb.njit(forceinline=True, cache=True, error_model="numpy")
 def stored_row(row, n_rows, remap, counters):  # type: ignore[no-untyped-def]
     """Where a row is stored, -1 where it is not; ``n_stored`` and beyond if the counters are damaged."""
@@ -150,6 +157,12 @@ def place_of(i, places):  # type: ignore[no-untyped-def]
     """What :func:`admit` noted of a row: where it is, its first number, how many, and the support's own word."""
     at = np.uint64(i & (BATCH - 1)) * np.uint64(PLACE)
     return places[at], places[at + np.uint64(1)], places[at + np.uint64(2)], places[at + np.uint64(3)]
+
+
+@nb.njit(forceinline=True, cache=True, error_model="numpy")
+def drop(i, places):  # type: ignore[no-untyped-def]
+    """Note that a row has no numbers after all."""
+    places[np.uint64(i & (BATCH - 1)) * np.uint64(PLACE) + np.uint64(2)] = 0
 
 
 @nb.njit(forceinline=True, cache=True, error_model="numpy")

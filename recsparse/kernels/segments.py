@@ -3,9 +3,6 @@
 import numba as nb
 import numpy as np
 
-from recsparse.kernels.bits import read, write
-from recsparse.kernels.vector import LANES, NARROW, lowest_bit, nonzero, weighted_sum, weighted_sum_narrow
-
 
 @nb.njit(nogil=True, cache=True)
 def add_segments(rows, weights, ends, first, out):  # type: ignore[no-untyped-def]
@@ -17,40 +14,6 @@ def add_segments(rows, weights, ends, first, out):  # type: ignore[no-untyped-de
         weight = weights[i]
         for column in range(rows.shape[1]):
             out[bag, column] += weight * rows[i, column]
-
-
-@nb.njit(nogil=True, cache=True, error_model="numpy", _nrt=False)
-def multiply_nonzero(left, rows, width, right, dim, columns, out):  # type: ignore[no-untyped-def]
-    """Matrix product of a mostly zero ``left`` (rows, width) and ``right`` (width, dim) into ``out``, all flat.
-
-    ``left`` ends in ``LANES`` numbers that do not count; ``columns`` (width,) is room to note where a row's are.
-    """
-    for row in range(rows):
-        at = row * width
-        n = 0
-        for first in range(0, width, LANES):
-            found = nonzero(left, at + first)
-            if first + LANES > width:
-                found &= (np.uint64(1) << np.uint64(width - first)) - np.uint64(1)
-            while found != 0:
-                columns[np.uint64(n)] = first + np.int64(lowest_bit(found))
-                found &= found - np.uint64(1)
-                n += 1
-        to = row * dim
-        column = 0
-        while column + LANES <= dim:
-            weighted_sum(left, at, columns, n, right, dim, column, out, to + column)
-            column += LANES
-        while column + NARROW <= dim:
-            weighted_sum_narrow(left, at, columns, n, right, dim, column, out, to + column)
-            column += NARROW
-        while column < dim:
-            total = np.float32(0)
-            for i in range(n):
-                place = columns[np.uint64(i)]
-                total += read(left, at + place) * read(right, place * dim + column)
-            write(out, to + column, total)
-            column += 1
 
 
 @nb.njit(nogil=True, cache=True)

@@ -6,11 +6,8 @@ The vectors are LLVM's portable ones: AVX-512, AVX2 and NEON machines each get t
 from typing import Any
 
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 from numba.extending import intrinsic
-
-from recsparse.kernels.bits import data_pointer
-from recsparse.kernels.lanes import constant, load, splat, store
 
 LANES = 64
 """How many scores a comparison takes; its answer is one bit each."""
@@ -43,52 +40,6 @@ def above(_typing: Any, row: Any, _offset: Any, _threshold: Any) -> Any:
         return builder.bitcast(hits, ir.IntType(LANES))
 
     return types.uint64(row, types.int64, types.float32), generate
-
-
-@intrinsic
-def nonzero(_typing: Any, row: Any, _offset: Any) -> Any:
-    """Give the bits of ``row[offset : offset + 64] != 0``, the first column lowest; NaN is not zero."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        numbers = _load(builder, _pointer(context, builder, signature.args[0], *arguments))
-        hits = builder.fcmp_unordered("!=", numbers, ir.Constant(_VECTOR, [0.0] * LANES))
-        return builder.bitcast(hits, ir.IntType(LANES))
-
-    return types.uint64(row, types.int64), generate
-
-
-def _weighted_sum(lanes: int) -> Any:
-    """Make ``f(left, at, columns, n, right, dim, first, out, to)``: ``lanes`` columns of a row of a matrix product.
-
-    ``out[to : to + lanes]`` becomes the sum of ``left[at + c] * right[c * dim + first :]`` over the first n columns c.
-    """
-    vector, long = ir.VectorType(ir.FloatType(), lanes), ir.IntType(64)
-
-    def weighted_sum(_typing, left, _at, columns, _n, right, _dim, _first, out, _to):  # type: ignore[no-untyped-def]
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            left, at, columns, n, right, dim, first, out, to = (
-                argument if kind == types.int64 else data_pointer(context, builder, kind, argument)
-                for kind, argument in zip(signature.args, arguments, strict=True)
-            )
-            total = cgutils.alloca_once_value(builder, constant(vector, 0.0))
-            with cgutils.for_range(builder, n, start=ir.Constant(long, 0)) as entry:
-                column = builder.load(builder.gep(columns, [entry.index]))
-                number = splat(builder, builder.load(builder.gep(left, [builder.add(at, column)])), vector)
-                row = load(builder, builder.gep(right, [builder.add(builder.mul(column, dim), first)]), vector)
-                builder.store(builder.fadd(builder.load(total), builder.fmul(number, row)), total)
-            store(builder, builder.load(total), builder.gep(out, [to]))
-            return context.get_dummy_value()
-
-        integer = types.int64
-        return types.void(left, integer, columns, integer, right, integer, integer, out, integer), generate
-
-    weighted_sum.__doc__ = f"{lanes} columns of a row of a matrix product, by the left row's listed columns."
-    return intrinsic(weighted_sum)
-
-
-NARROW = 16
-weighted_sum = _weighted_sum(LANES)
-weighted_sum_narrow = _weighted_sum(NARROW)
 
 
 @intrinsic

@@ -7,7 +7,7 @@ import numpy as np
 from recsparse.errors import BudgetError, DataError
 from recsparse.kernels import number
 from recsparse.kernels.bits import PADDING
-from recsparse.kernels.gather import GROUP
+from recsparse.kernels.locate import GROUP
 from recsparse.tables.bits import bits_for, counters_for
 from recsparse.tables.combinations import chunking, numbering
 from recsparse.tables.counted import is_uniform

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsparse.kernels import bits as bit_kernels
-from recsparse.kernels import gather
+from recsparse.kernels.locate import GROUP
 from recsparse.tables.bits import Bytes, bits_for, buffer_bytes, frozen, pack_integers, stored, unpack_integers
 from recsparse.tables.mask import Counts
 from recsparse.tables.values import NO_BYTES
@@ -18,13 +18,13 @@ NO_STARTS: Starts = frozen(np.zeros(0, dtype=np.uint32))
 
 def n_starts(rows: int) -> int:
     """How many starts so many rows have."""
-    return -(-rows // gather.GROUP)
+    return -(-rows // GROUP)
 
 
 def start_array(sizes: Counts) -> Starts:
     """Where every 16th row starts, given the size of each: uint32, or uint64 where that is too narrow."""
     ends = np.concatenate([[0], np.cumsum(sizes)])
-    return frozen(ends[: len(sizes) : gather.GROUP].astype(np.uint32 if ends[-1] < 2**32 else np.uint64))
+    return frozen(ends[: len(sizes) : GROUP].astype(np.uint32 if ends[-1] < 2**32 else np.uint64))
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +81,8 @@ class Counted:
         """The start of its 16 rows, and the counts from there."""
         if self.width == 0 or row == 0:
             return row * self.per_row
-        group = (row - 1) // gather.GROUP
-        first = group * gather.GROUP * chunks
+        group = (row - 1) // GROUP
+        first = group * GROUP * chunks
         counts = np.empty(row * chunks - first, dtype=np.int64)
         bit_kernels.read_integers(self.counts, self.width, np.arange(first, row * chunks), counts)
         return int(self.starts[group]) + int(counts.sum())

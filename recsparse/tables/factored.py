@@ -7,19 +7,17 @@ from typing import Any
 import numpy as np
 
 from recsparse.errors import DataError
-from recsparse.kernels import segments
-from recsparse.kernels.vector import LANES
-from recsparse.parallel import share
 from recsparse.tables.arrays import like
 from recsparse.tables.fallback import Ids
 from recsparse.tables.mask import Counts
-from recsparse.tables.packed import MANY, PackedTable
-from recsparse.tables.table import Table
+from recsparse.tables.packed import PackedTable
+from recsparse.tables.table import BLOCK_BYTES, Table
 from recsparse.tables.values import Floats
 
 BASIS = "basis."
-PICKED_BYTES = 1 << 19
-"""Rows of S that are dense at one time: half of a second-level cache, the basis has the other."""
+
+CACHE_LINE = 64
+"""Bytes of one, where the basis begins: vectors across two of them take half as long again."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -83,31 +81,33 @@ class FactoredTable(Table):
         return self.sparse.row_counts()
 
     def _gather(self, ids: Ids, out: Floats) -> None:
-        m, dim = self.basis.shape
-        few = 4 * self.sparse.values.n <= self.sparse.stored_rows * m  # else BLAS is quicker than leaving out zeros
-        step = max(16, PICKED_BYTES // (4 * m))
+        if self.sparse.support.product_kernel is None:
+            self._multiply_dense(ids, out)
+            return
+        found = self.sparse._multiply(ids, self._flat_basis, out)
+        if self.sparse.fallback.kind != "zero" and not found.all():
+            lost = np.flatnonzero(~found)
+            rows = np.empty((len(lost), self.shape[1]), dtype=np.float32)
+            self._multiply_dense(ids[lost], rows)
+            out[lost] = rows
 
-        def work(first: int, last: int) -> None:
-            picked = np.empty(min(step, last - first) * m + LANES, dtype=np.float32)
-            columns = np.empty(m, dtype=np.int64)
-            for start in range(first, last, step):
-                stop = min(start + step, last)
-                rows = picked[: (stop - start) * m].reshape(-1, m)
-                self.sparse._gather(ids[start:stop], rows)
-                if few:
-                    result = out[start:stop].reshape(-1)
-                    segments.multiply_nonzero(picked, len(rows), m, self._flat_basis, dim, columns, result)
-                else:
-                    np.matmul(rows, self._flat_basis.reshape(m, dim), out=out[start:stop])
-
-        if few and len(ids) * dim >= MANY:
-            share(work, len(ids))
-        else:
-            work(0, len(ids))
+    def _multiply_dense(self, ids: Ids, out: Floats) -> None:
+        basis = self._dense_basis()
+        step = max(16, BLOCK_BYTES // (4 * len(basis)))
+        for start in range(0, len(ids), step):
+            part = ids[start : start + step]
+            rows = np.empty((len(part), len(basis)), dtype=np.float32)
+            self.sparse._gather(part, rows)
+            np.matmul(rows, basis, out=out[start : start + step])
 
     @cached_property
     def _flat_basis(self) -> Floats:
-        return self.basis.dense_rows(0, self.basis.shape[0]).reshape(-1)
+        m, dim = self.basis.shape
+        room = np.empty(m * dim + CACHE_LINE // 4, dtype=np.float32)
+        start = -room.ctypes.data % CACHE_LINE // 4
+        flat = room[start : start + m * dim]
+        self.basis._gather(np.arange(m), flat.reshape(m, dim))
+        return flat
 
     def _dense_basis(self) -> Floats:
         return self._flat_basis.reshape(self.basis.shape)

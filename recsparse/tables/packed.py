@@ -1,5 +1,6 @@
 """A packed table: remap x support x values, and a fallback."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -117,26 +118,30 @@ class PackedTable(Table):
         )  # fmt: skip
 
     def _gather(self, ids: Ids, out: Floats) -> None:
+        found = self._run(self.support.kernel, batches.workspace, ids, out)
+        if self.fallback.kind != "zero" and not found.all():
+            self.fallback.fill(ids, np.flatnonzero(~found), out)
+
+    def _multiply(self, ids: Ids, basis: Floats, out: Floats) -> npt.NDArray[np.bool_]:
+        """Write the rows of ``ids`` times a flat basis to ``out``, zeros where one is not stored; returns which are."""
+        return self._run(self.support.product_kernel, lambda dim: (basis, *batches.listing_workspace(dim)), ids, out)
+
+    def _run(
+        self, kernel: Any, workspace: Callable[[int], tuple[Any, ...]], ids: Ids, out: Floats
+    ) -> npt.NDArray[np.bool_]:
         found = np.empty(len(ids), dtype=np.bool_)
-        kernel, arguments, dim = self.support.kernel, self._arguments, self.shape[1]
+        arguments, dim = self._arguments, self.shape[1]
 
         def work(start: int, stop: int) -> None:
-            if kernel(
-                ids[start:stop],
-                *arguments,
-                out[start:stop].reshape(-1),
-                dim,
-                found[start:stop],
-                *batches.workspace(dim),
-            ):  # fmt: skip
+            part = out[start:stop].reshape(-1)
+            if kernel(ids[start:stop], *arguments, part, dim, found[start:stop], *workspace(dim)):
                 raise FormatError(DAMAGED)
 
-        if len(ids) * dim < MANY:
+        if out.size < MANY:
             work(0, len(ids))
         else:
             share(work, len(ids))
-        if self.fallback.kind != "zero" and not found.all():
-            self.fallback.fill(ids, np.flatnonzero(~found), out)
+        return found
 
     def mask_rows(self, start: int, stop: int) -> Mask:
         """The stored entries of rows ``start`` to ``stop``, at granularity element; only those rows are read."""

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsparse.errors import DataError
-from recsparse.kernels import gather, number
+from recsparse.kernels import gather, multiply, number
 from recsparse.kernels.combinations import CHUNK
 from recsparse.tables.bits import (
     BitRank,
@@ -51,6 +51,11 @@ class Support(ABC):
     @abstractmethod
     def kernel(self) -> Any:
         """The kernel of :mod:`recsparse.kernels.gather` that reads it."""
+
+    @property
+    def product_kernel(self) -> Any:
+        """The kernel of :mod:`recsparse.kernels.multiply`, None where BLAS is quicker."""
+        return None
 
     @property
     def header(self) -> Header:
@@ -138,6 +143,11 @@ class Bitmap(Support):
         return gather.gather_bitmap if self.block == (1, 1) else gather.gather_blocks
 
     @property
+    def product_kernel(self) -> Any:
+        """Either way columns are listed."""
+        return multiply.multiply_bitmap if self.block == (1, 1) else multiply.multiply_blocks
+
+    @property
     def header(self) -> Header:
         """The tile."""
         return {"block": list(self.block)}
@@ -196,6 +206,11 @@ class List(Support):
     def kernel(self) -> Any:
         """Numbers are scattered."""
         return gather.gather_list
+
+    @property
+    def product_kernel(self) -> Any:
+        """The columns are a list."""
+        return multiply.multiply_list
 
     @classmethod
     def build(cls, mask: Mask, rows: Counts, *, uniform: bool) -> "List":
@@ -262,6 +277,11 @@ class Combination(Support):
     def kernel(self) -> Any:
         """Subsets become masks, and numbers are spread."""
         return gather.gather_combination
+
+    @property
+    def product_kernel(self) -> Any:
+        """Subsets become masks, and these lists."""
+        return multiply.multiply_combination
 
     @classmethod
     def build(cls, mask: Mask, rows: Counts) -> "Combination":

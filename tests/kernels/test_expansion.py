@@ -73,7 +73,7 @@ def test_each_number_goes_to_its_one(page, name, word, after, to, factor, data):
 def test_with_avx2_alone(tmp_path):
     if "NUMBA_CPU_NAME" in os.environ:
         pytest.skip("already compiling for another processor")
-    tests = [f"{os.path.dirname(__file__)}/test_{name}.py" for name in ("expansion", "combinations")]
+    tests = [f"{os.path.dirname(__file__)}/test_{name}.py" for name in ("expansion", "combinations", "multiply")]
     only = {"NUMBA_CPU_NAME": "x86-64-v3", "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": str(tmp_path)}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
     run = subprocess.run(command, env=os.environ | only, check=False, capture_output=True, text=True)

@@ -1,15 +1,12 @@
 """Tables of tables: factored and sharded, their files, and conversions."""
 
 import json
-import tracemalloc
 
 import numpy as np
 import pytest
-import scipy.sparse as sp
 
 from recsparse.errors import BudgetError, ConfigError, DataError, FormatError
 from recsparse.tables import (
-    FactoredTable,
     HashBucket,
     Mask,
     ShardedTable,
@@ -30,47 +27,6 @@ from tests.tables.damage import damage
 RNG = np.random.default_rng(11)
 VALUES = np.where(RNG.random((100, 32)) < 0.25, RNG.standard_normal((100, 32)), 0).astype(np.float32)
 IDS = np.array([0, 99, -1, 100, 57, 57, -(2**60), 2**60])
-
-
-def test_a_factored_table_is_the_product(tmp_path):
-    basis = RNG.standard_normal((32, 12)).astype(np.float32)
-    table = FactoredTable(pack(VALUES, value_type="int8", fallback="mean"), pack(basis, value_type="fp16"))
-    dense = table.sparse.to_dense() @ table.basis.to_dense()
-    np.testing.assert_allclose(table.to_dense(), dense, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(table.lookup([-1])[0], dense.mean(axis=0), rtol=1e-2, atol=1e-3)
-    queries = RNG.standard_normal((5, 12)).astype(np.float32)
-    np.testing.assert_allclose(table.scores(queries), queries @ dense.T, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(table.gram(), dense.T @ dense, rtol=1e-4, atol=1e-3)
-    assert table.nbytes == table.sparse.nbytes + table.basis.nbytes == sum(table.breakdown().values())
-    save_table(table, tmp_path / "t")
-    np.testing.assert_array_equal(load_table(tmp_path / "t").lookup(IDS), table.lookup(IDS))
-    np.testing.assert_array_equal(table[10:20].lookup([3]), table.lookup([13]))
-    with pytest.raises(DataError, match="rows of B"):
-        FactoredTable(pack(VALUES), pack(VALUES))
-
-
-@pytest.mark.parametrize("m", [5, 64, 100, 257])
-@pytest.mark.parametrize("picks", [0, 1, 3, 4, 5])
-def test_a_factored_lookup_multiplies_the_numbers_there_are(m, picks):
-    rng = np.random.default_rng(m)
-    picked = np.zeros((2000, m), dtype=np.float32)
-    np.put_along_axis(picked, rng.random((2000, m)).argsort(axis=1)[:, :picks], rng.integers(-9, 9, (2000, picks)), 1)
-    basis = rng.integers(-9, 9, (m, 24)).astype(np.float32)  # so that every sum is exact, whatever its order
-    table = FactoredTable(pack(picked, layout="csr"), pack(basis, layout="dense", value_type="bf16"))
-    ids = rng.integers(-1, 2001, 3000)
-    expected = np.where(((ids >= 0) & (ids < 2000))[:, None], (picked @ basis)[ids.clip(0, 1999)], 0)
-    np.testing.assert_array_equal(table.lookup(ids), expected)
-    np.testing.assert_array_equal(table.to_dense(n_jobs=2), picked @ basis)
-
-
-def test_a_factored_lookup_of_many_ids_holds_few_rows_of_s():
-    picked = sp.csr_array((np.ones(3000), (np.arange(3000), np.arange(3000) % 2048)), shape=(3000, 2048))
-    table = FactoredTable(pack(picked), pack(np.ones((2048, 8))))
-    table.lookup([0])
-    tracemalloc.start()
-    table.lookup(np.arange(3000))
-    assert tracemalloc.get_traced_memory()[1] < 1_000_000  # S's rows would be 24 MB
-    tracemalloc.stop()
 
 
 def test_shards_answer_as_the_whole_and_a_rank_loads_only_its_rows(tmp_path):
@@ -125,15 +81,6 @@ def test_shards_of_shards_are_saved_as_shards(tmp_path):
         again = load_table(tmp_path / "t")
         np.testing.assert_array_equal(again.lookup(np.arange(-2, 93)), table.lookup(np.arange(-2, 93)))
         assert inspect(again)["nbytes"] == again.nbytes
-
-
-def test_a_factored_table_is_sharded(tmp_path):
-    basis = pack(RNG.standard_normal((32, 4)).astype(np.float32))
-    table = FactoredTable(pack(VALUES, fallback="mean"), basis)
-    save_table(table, tmp_path / "t", shard_bytes=2000)
-    again = load_table(tmp_path / "t")
-    assert len(again.shards) > 2
-    np.testing.assert_allclose(again.lookup(IDS), table.lookup(IDS), rtol=1e-5)
 
 
 def test_a_failed_write_of_shards_leaves_the_old_ones(tmp_path, monkeypatch):
