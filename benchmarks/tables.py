@@ -4,7 +4,9 @@
 
 Each figure is the least, the median (p50) and the 99th percentile of many calls. All contenders of a line take turns of
 ten calls, so that whatever else the machine does falls on each alike; the first two calls of a turn are not counted, as
-torch's threads spin for a while after their work, on the core another contender's thread wants.
+torch's threads spin for a while after their work, on the core another contender's thread wants. With several threads
+calls are made back to back, for which torch's threads are still spinning, and with a pause before each, after which
+they have to be woken up.
 """
 
 import json
@@ -42,13 +44,14 @@ ROWS, DIM, LOOKUPS = 70_000, 64, 4096
 LARGE_ROWS = 10_000_000
 BASIS_ROWS, PICKS = 256, 8
 TURN = 10
+PAUSE = 0.0005
 DENSITIES = (0.2, 0.1, 0.05)
 VALUE_TYPES = ("fp32", "fp16", "int8", "int4")
 LAYOUTS = ("rows", "bitmap", "block", "ell", "csr", "combination")
 
 
-def clock(calls: dict[str, Callable[[int], Any]], repeats: int) -> dict[str, dict[str, float]]:
-    """Microseconds a call, p50 and p99, of contenders that take turns."""
+def clock(calls: dict[str, Callable[[int], Any]], repeats: int, pause: float = 0) -> dict[str, dict[str, float]]:
+    """Microseconds a call, p50 and p99, of contenders that take turns, with ``pause`` seconds before each call."""
     for call in calls.values():
         for number in range(5):
             call(number)
@@ -57,6 +60,8 @@ def clock(calls: dict[str, Callable[[int], Any]], repeats: int) -> dict[str, dic
         for name, call in calls.items():
             time.sleep(0.002)
             for number in range(turn * TURN, (turn + 1) * TURN):
+                if pause:
+                    time.sleep(pause)
                 start = time.perf_counter()
                 call(number)
                 taken[name].append(time.perf_counter() - start)
@@ -83,8 +88,10 @@ def mask_for(layout: str, magnitude: np.ndarray, density: float, rng: np.random.
     return Mask.from_dense(magnitude > np.quantile(magnitude[:5000], 1 - density))
 
 
-def lookups(rng: np.random.Generator, threads: int, repeats: int, value_types: tuple[str, ...]) -> list[dict[str, Any]]:
-    """One line a density x layout x value type, and one of a low-rank table."""
+def lookups(
+    rng: np.random.Generator, threads: int, repeats: int, value_types: tuple[str, ...], pause: float = 0
+) -> list[dict[str, Any]]:
+    """One line a density x layout x value type, and one a layout of a low-rank table's S."""
     torch.set_num_threads(threads)
     everything = os.sched_getaffinity(0)
     os.sched_setaffinity(0, sorted(everything)[:threads])  # which our threads follow
@@ -105,11 +112,11 @@ def lookups(rng: np.random.Generator, threads: int, repeats: int, value_types: t
         if isinstance(table, PackedTable) and table.value_type == "fp32":
             matrix = to_scipy(table)
             calls["SciPy CSR"] = lambda n: matrix[ids[n % 64]].toarray()
-        times = clock(calls, repeats)
+        times = clock(calls, repeats, pause)
         ours, least = times["recsparse"]["p50_us"], times["recsparse"]["min_us"]
         line = {
-            "threads": threads, "density": density, "layout": layout, "value_type": table.value_type,
-            "nbytes": table.nbytes,
+            "threads": threads, "pause_ms": pause * 1e3, "density": density, "layout": layout,
+            "value_type": table.value_type, "nbytes": table.nbytes,
             "dense_fp32_over_nbytes": round(values.nbytes / table.nbytes, 2), "times": times,
             "million_rows_per_s": round(LOOKUPS / ours, 1),
             "over_F_embedding": round(ours / times["F.embedding"]["p50_us"], 2),
@@ -127,23 +134,26 @@ def lookups(rng: np.random.Generator, threads: int, repeats: int, value_types: t
             mask = mask_for(layout, magnitude, density, rng)
             tables = (pack(values, mask, layout=layout, value_type=each) for each in value_types)
             lines.extend(measure(table, density, layout, pruned) for table in tables)
-    lines.append(measure(low_rank(rng), PICKS / BASIS_ROWS, "low-rank", pruned))
+    for layout, table in low_rank(rng):
+        lines.append(measure(table, PICKS / BASIS_ROWS, f"low-rank {layout}", pruned))
     os.sched_setaffinity(0, everything)
     return lines
 
 
-def low_rank(rng: np.random.Generator) -> FactoredTable:
-    """S of ``PICKS`` of ``BASIS_ROWS`` numbers a row, and a dense basis."""
+def low_rank(rng: np.random.Generator) -> Iterator[tuple[str, FactoredTable]]:
+    """S of ``PICKS`` of ``BASIS_ROWS`` numbers a row, in each layout, and a dense basis."""
     columns = np.sort(rng.random((ROWS, BASIS_ROWS), dtype=np.float32).argpartition(PICKS, axis=1)[:, :PICKS], axis=1)
     numbers = rng.standard_normal(columns.size).astype(np.float32)
     picked = sp.csr_array((numbers, columns.reshape(-1), np.arange(ROWS + 1) * PICKS), shape=(ROWS, BASIS_ROWS))
-    return FactoredTable(pack(picked, layout="ell"), pack(rng.standard_normal((BASIS_ROWS, DIM)), layout="dense"))
+    basis = pack(rng.standard_normal((BASIS_ROWS, DIM)), layout="dense")
+    for layout in ("ell", "csr", "bitmap", "combination"):
+        yield layout, FactoredTable(pack(picked, layout=layout), basis)
 
 
 def show(line: dict[str, Any]) -> None:
     times = line["times"]
     print(
-        f"{line['threads']} thread {line['density']:<8}{line['layout']:<12}{line['value_type']:<5}"
+        f"{line['threads']} thread {line['density']:<8}{line['layout']:<21}{line['value_type']:<5}"
         f"{line['nbytes']:>11,} B {line['dense_fp32_over_nbytes']:>6} x  p50 {times['recsparse']['p50_us']:>7} us "
         f"p99 {times['recsparse']['p99_us']:>8}  one id {times['one id']['p50_us']:>5}  "
         f"{line['million_rows_per_s']:>5} M rows/s  F.embedding x {line['over_F_embedding']:<5} "
@@ -253,7 +263,11 @@ def main() -> None:
         "versions": {"python": platform.python_version(), "recsparse": recsparse.__version__,
                      **{name: version(name) for name in ("numpy", "numba", "scipy", "torch", "fbgemm_gpu-cpu")}},
         "table": {"rows": ROWS, "dim": DIM, "lookups": LOOKUPS},
-        "lookups": lookups(rng, 1, repeats, VALUE_TYPES) + lookups(rng, resolve_jobs(None), repeats, ("int8",)),
+        "lookups": [
+            *lookups(rng, 1, repeats, VALUE_TYPES),
+            *lookups(rng, resolve_jobs(None), repeats, ("int8",)),
+            *lookups(rng, resolve_jobs(None), repeats, ("int8",), PAUSE),
+        ],
         "conversions": conversions(rng),
         "large": ten_million,
     }  # fmt: skip

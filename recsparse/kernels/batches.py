@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from recsparse.kernels.bits import RANK_SHIFT, popcount, rank, read, read_bits, write
 from recsparse.kernels.combinations import AT_ONCE, CHUNK
-from recsparse.kernels.decode import INT8, SLACK, code_bits, decode, decode_one, expand
-from recsparse.kernels.expansion import expand_singles, expand_wide_bytes
+from recsparse.kernels.decode import BF16, FP16, INT8, SLACK, code_bits, decode, decode_one, expand
+from recsparse.kernels.expansion import expand_singles, expand_wide_bfloats, expand_wide_bytes, expand_wide_halves
 from recsparse.kernels.lanes import LANES, prefetch, write_zeros
 
 Floats = npt.NDArray[np.float32]
@@ -113,6 +113,14 @@ def spread(mask, width, codes, kind, start, factor, numbers, used, out, to):  # 
         expand_wide_bytes(codes, start + used, factor, mask, out, to)
         return used + popcount(mask)
     column = 0
+    while kind in (FP16, BF16) and column + 2 * LANES <= width:
+        bits = (mask >> np.uint64(column)) & np.uint64((1 << 2 * LANES) - 1)
+        if kind == FP16:
+            expand_wide_halves(codes, start + used, factor, bits, out, to + column)
+        else:
+            expand_wide_bfloats(codes, start + used, factor, bits, out, to + column)
+        used += popcount(bits)
+        column += 2 * LANES
     while column + LANES <= width:
         bits = (mask >> np.uint64(column)) & np.uint64((1 << LANES) - 1)
         if kind < INT8:

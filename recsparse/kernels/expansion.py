@@ -98,7 +98,7 @@ def _expander(stored: Any, convert: Convert, meaning: str, columns: int = LANES)
             def write(parts: Iterator[Any]) -> None:
                 for part, numbers in enumerate(parts):
                     place = builder.gep(target, [ir.Constant(long, part * LANES)])
-                    store(builder, convert(builder, numbers, factor), place)
+                    store(builder, convert(context, builder, numbers, factor), place)
 
             if not lacks(context, feature):
                 write(_expand_load(builder, source, bits))
@@ -123,3 +123,5 @@ expand_halves = _expander(SHORT, as_halves, "Float16.")
 expand_bfloats = _expander(SHORT, as_bfloats, "Bfloat16.")
 expand_bytes = _expander(BYTE, as_bytes, "Signed bytes, times the factor.")
 expand_wide_bytes = _expander(BYTE, as_bytes, "Signed bytes by a 64-bit mask: one instruction instead of four.", 64)
+expand_wide_halves = _expander(SHORT, as_halves, "Float16 by a 32-bit mask: one instruction instead of two.", 32)
+expand_wide_bfloats = _expander(SHORT, as_bfloats, "Bfloat16 by a 32-bit mask: one instruction instead of two.", 32)

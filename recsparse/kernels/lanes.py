@@ -138,7 +138,7 @@ def choose(context: Any, builder: Any, entries: Any, places: Any) -> Any:
     return joined(builder, parts)
 
 
-Convert = Callable[[Any, Any, Any], Any]
+Convert = Callable[[Any, Any, Any, Any], Any]
 
 
 def _writer(stored: Any, convert: Convert, meaning: str) -> Any:
@@ -150,7 +150,7 @@ def _writer(stored: Any, convert: Convert, meaning: str) -> Any:
             source = builder.gep(data_pointer(context, builder, signature.args[0], codes), [at])
             target = builder.gep(data_pointer(context, builder, signature.args[3], out), [to])
             numbers = load(builder, source, ir.VectorType(stored, LANES))
-            store(builder, convert(builder, numbers, factor), target)
+            store(builder, convert(context, builder, numbers, factor), target)
             return context.get_dummy_value()
 
         return types.void(codes, types.int64, types.float32, out, types.int64), codegen
@@ -159,13 +159,15 @@ def _writer(stored: Any, convert: Convert, meaning: str) -> Any:
     return intrinsic(write_lanes)
 
 
-def as_singles(builder: Any, numbers: Any, _: Any) -> Any:
+def as_singles(_: Any, builder: Any, numbers: Any, __: Any) -> Any:
     """Float32, or integers that hold one's bits."""
     return builder.bitcast(numbers, SINGLES)
 
 
-def as_halves(builder: Any, numbers: Any, _: Any) -> Any:
-    """Shift exponent and mantissa into place, mend the exponent by a product; finite numbers only."""
+def as_halves(context: Any, builder: Any, numbers: Any, _: Any) -> Any:
+    """Finite float16: one instruction, or fields shifted into place and the exponent mended by a product."""
+    if has(context, "f16c"):
+        return builder.fpext(builder.bitcast(numbers, ir.VectorType(ir.HalfType(), LANES)), SINGLES)
     words = builder.zext(numbers, WORDS)
     magnitude = builder.shl(builder.and_(words, constant(WORDS, 0x7FFF)), constant(WORDS, 13))
     scaled = builder.fmul(builder.bitcast(magnitude, SINGLES), constant(SINGLES, 2.0**112))
@@ -173,12 +175,12 @@ def as_halves(builder: Any, numbers: Any, _: Any) -> Any:
     return builder.bitcast(builder.or_(builder.bitcast(scaled, WORDS), sign), SINGLES)
 
 
-def as_bfloats(builder: Any, numbers: Any, _: Any) -> Any:
+def as_bfloats(_: Any, builder: Any, numbers: Any, __: Any) -> Any:
     """Bfloat16 are the upper halves of float32."""
     return builder.bitcast(builder.shl(builder.zext(numbers, WORDS), constant(WORDS, 16)), SINGLES)
 
 
-def as_bytes(builder: Any, numbers: Any, factor: Any) -> Any:
+def as_bytes(_: Any, builder: Any, numbers: Any, factor: Any) -> Any:
     """Signed integers times the factor."""
     return builder.fmul(builder.sitofp(numbers, SINGLES), splat(builder, factor, SINGLES))
 

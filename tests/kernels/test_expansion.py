@@ -22,6 +22,8 @@ KINDS = {
     "bfloats": (expansion.expand_bfloats, np.uint16, LANES),
     "bytes": (expansion.expand_bytes, np.int8, LANES),
     "wide_bytes": (expansion.expand_wide_bytes, np.int8, 64),
+    "wide_halves": (expansion.expand_wide_halves, np.float16, 32),
+    "wide_bfloats": (expansion.expand_wide_bfloats, np.uint16, 32),
 }
 
 
