@@ -60,6 +60,46 @@ def locate_bitmap(  # type: ignore[no-untyped-def]
 
 
 @nb.njit(forceinline=True, cache=True, error_model="numpy")
+def mark_narrow(places, at, bits, first, tiles, columns, tile_masks):  # type: ignore[no-untyped-def]
+    """Note the masks of a row of tiles of at most eight columns, a word at a time; returns the ones there are."""
+    ones = np.int64(0)
+    mask = np.uint64(0)
+    place = np.uint64(at)
+    bit = np.int64(0)
+    for tile in range(0, tiles, 8):
+        some = read_bits(bits, first + tile, min(8, tiles - tile))
+        ones += popcount(some)
+        entries = tile_masks[some]
+        mask |= entries << np.uint64(bit)
+        bit += 8 * columns
+        if bit >= CHUNK:
+            places[place] = np.int64(mask)
+            place += np.uint64(1)
+            bit -= CHUNK
+            mask = (entries >> np.uint64(1)) >> np.uint64(8 * columns - 1 - bit)  # those of the next word
+    if place < np.uint64(at + -(-tiles * columns // CHUNK)):
+        places[place] = np.int64(mask)
+    return ones * columns
+
+
+@nb.njit(forceinline=True, cache=True, error_model="numpy")
+def mark_wide(places, at, bits, first, tiles, columns, dim):  # type: ignore[no-untyped-def]
+    """Note the masks of a row of tiles of more than eight columns; returns the ones there are."""
+    ones = np.int64(0)
+    unmark(places, at, dim)
+    for tile in range(0, tiles, 8):
+        some = read_bits(bits, first + tile, min(8, tiles - tile))
+        ones += popcount(some)
+        while some != 0:
+            column = (tile + trailing_zeros(some)) * columns
+            some &= some - np.uint64(1)
+            for part in range(0, columns, 32):
+                width = min(columns - part, 32)
+                mark(places, at, (np.uint64(1) << np.uint64(width)) - np.uint64(1), column + part, width)
+    return ones * columns
+
+
+@nb.njit(forceinline=True, cache=True, error_model="numpy")
 def locate_blocks(  # type: ignore[no-untyped-def]
     batch, end, ids, n_rows, n_stored, remap, counters, block_rows, block_columns, tile_masks, bits, bit_counters,
     n_numbers, codes, kind, row_scales, dim, found, places,
@@ -79,21 +119,10 @@ def locate_blocks(  # type: ignore[no-untyped-def]
         if 0 <= row < n_stored:
             above = row // block_rows if block_rows > 1 else row
             first = above * tiles
-            at = mask_at(i, dim)
-            unmark(places, at, dim)
-            for tile in range(0, tiles, 8):
-                some = read_bits(bits, first + tile, min(8, tiles - tile))
-                n += popcount(some)
-                if block_columns <= 8:
-                    mark(places, at, tile_masks[some], tile * block_columns, 8 * block_columns)
-                    continue
-                while some != 0:
-                    column = (tile + trailing_zeros(some)) * block_columns
-                    some &= some - np.uint64(1)
-                    for part in range(0, block_columns, 32):
-                        width = min(block_columns - part, 32)
-                        mark(places, at, (np.uint64(1) << np.uint64(width)) - np.uint64(1), column + part, width)
-            n *= block_columns
+            if block_columns <= 8:
+                n = mark_narrow(places, mask_at(i, dim), bits, first, tiles, block_columns, tile_masks)
+            else:
+                n = mark_wide(places, mask_at(i, dim), bits, first, tiles, block_columns, dim)
             start = rank(bits, bit_counters, first) * block_rows * block_columns + (row - above * block_rows) * n
         outside += admit(i, row, start, n, row < n_stored, n_numbers, dim, kind, codes, row_scales, places, found)
     return outside
