@@ -184,14 +184,14 @@ def list_packed(  # type: ignore[no-untyped-def]
     start = np.int64(0)
     for i in range(batch, end):
         row, first, n, _ = place_of(i, places)
-        largest = np.uint64(0)
+        left = np.int64(0)  # columns to the right of each, or'ed; negative if there is one past the last
         bit = first * column_width
         for j in range(start, start + n):
             column = (load64(packed, bit >> 3) >> np.uint64(bit & 7)) & mask
             columns[np.uint64(j)] = column
-            largest = max(largest, column)
+            left |= dim - 1 - np.int64(column)
             bit += column_width
-        if np.int64(largest) >= dim:
+        if left < 0:
             outside += 1
             drop(i, places)
             continue
