@@ -91,7 +91,7 @@ def mask_for(layout: str, magnitude: np.ndarray, density: float, rng: np.random.
 def lookups(
     rng: np.random.Generator, threads: int, repeats: int, value_types: tuple[str, ...], pause: float = 0
 ) -> list[dict[str, Any]]:
-    """One line a density x layout x value type, and one a layout of a low-rank table's S."""
+    """One line a density x layout x value type, and one of low-rank tables whose S is the int8 one, or far wider."""
     torch.set_num_threads(threads)
     everything = os.sched_getaffinity(0)
     os.sched_setaffinity(0, sorted(everything)[:threads])  # which our threads follow
@@ -134,6 +134,9 @@ def lookups(
             mask = mask_for(layout, magnitude, density, rng)
             tables = (pack(values, mask, layout=layout, value_type=each) for each in value_types)
             lines.extend(measure(table, density, layout, pruned) for table in tables)
+            basis = pack(rng.standard_normal((DIM, DIM)), layout="dense")
+            product = FactoredTable(pack(values, mask, layout=layout, value_type="int8"), basis)
+            lines.append(measure(product, density, f"low-rank {layout}", pruned))
     for layout, table in low_rank(rng):
         lines.append(measure(table, PICKS / BASIS_ROWS, f"low-rank {layout}", pruned))
     os.sched_setaffinity(0, everything)

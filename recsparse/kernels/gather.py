@@ -15,11 +15,7 @@ import numpy as np
 
 from recsparse.kernels.batches import (
     BATCH,
-    admit,
     clear,
-    look_ahead,
-    note_rows,
-    noted_row,
     place_of,
     row_factor,
     scale_columns,
@@ -28,41 +24,23 @@ from recsparse.kernels.batches import (
 )
 from recsparse.kernels.bits import read, read_bits, write
 from recsparse.kernels.combinations import CHUNK
-from recsparse.kernels.decode import ONES, code_bits, decode
+from recsparse.kernels.decode import ONES, decode
 from recsparse.kernels.lanes import LANES, mask_of
-from recsparse.kernels.locate import locate_bitmap, locate_blocks, locate_combination, locate_list
+from recsparse.kernels.locate import locate_bitmap, locate_blocks, locate_combination, locate_full, locate_list
 
 
 @nb.njit(nogil=True, cache=True, error_model="numpy", _nrt=False)
 def gather_full(  # type: ignore[no-untyped-def]
-    ids,
-    n_rows,
-    n_stored,
-    remap,
-    counters,
-    n_numbers,
-    codes,
-    kind,
-    row_scales,
-    lattice,
-    column_scales,
-    flat,
-    dim,
-    found,
-    numbers,
-    places,
-):
+    ids, n_rows, n_stored, remap, counters, n_numbers, codes, kind, row_scales, lattice, column_scales, flat, dim,
+    found, numbers, places,
+):  # fmt: skip
     """Every entry of a stored row is stored."""
     outside = 0
     for batch in range(0, len(ids), BATCH):
         end = min(batch + BATCH, len(ids))
-        note_rows(batch, end, ids, n_rows, remap, counters, codes, dim * code_bits(kind), places)
-        for i in range(batch, end):
-            ahead = ids[np.uint64(min(i + BATCH, len(ids) - 1))]
-            look_ahead(ahead, remap, counters, remap, 0, remap, 0)
-            row = noted_row(i, ids, n_rows, remap, counters, places)
-            n = np.int64(dim if row >= 0 else 0)
-            outside += admit(i, row, row * n, n, row < n_stored, n_numbers, dim, kind, codes, row_scales, places, found)
+        outside += locate_full(
+            batch, end, ids, n_rows, n_stored, remap, counters, n_numbers, codes, kind, row_scales, dim, found, places
+        )
         for i in range(batch, end):
             row, start, n, _ = place_of(i, places)
             if n == 0:

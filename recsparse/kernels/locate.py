@@ -23,11 +23,28 @@ from recsparse.kernels.batches import (
 )
 from recsparse.kernels.bits import RANK_SHIFT, load64, popcount, rank, read_bits, read_word, trailing_zeros
 from recsparse.kernels.combinations import CHUNK, unrank
+from recsparse.kernels.decode import code_bits
 from recsparse.kernels.lanes import prefetch, sum_integers
 
 GROUP_SHIFT = 4
 GROUP = 1 << GROUP_SHIFT
 """Rows between two stored starts; in between, counts are added up."""
+
+
+@nb.njit(forceinline=True, cache=True, error_model="numpy")
+def locate_full(  # type: ignore[no-untyped-def]
+    batch, end, ids, n_rows, n_stored, remap, counters, n_numbers, codes, kind, row_scales, dim, found, places
+):  # fmt: skip
+    """Every entry of a stored row is stored."""
+    outside = 0
+    note_rows(batch, end, ids, n_rows, remap, counters, codes, dim * code_bits(kind), places)
+    for i in range(batch, end):
+        ahead = ids[np.uint64(min(i + BATCH, len(ids) - 1))]
+        look_ahead(ahead, remap, counters, remap, 0, remap, 0)
+        row = noted_row(i, ids, n_rows, remap, counters, places)
+        n = np.int64(dim if row >= 0 else 0)
+        outside += admit(i, row, row * n, n, row < n_stored, n_numbers, dim, kind, codes, row_scales, places, found)
+    return outside
 
 
 @nb.njit(forceinline=True, cache=True, error_model="numpy")

@@ -2,7 +2,7 @@
 
 They take what those of :mod:`recsparse.kernels.gather` do, with a basis, flat (D * width,), before the room to work,
 and room for listed columns after it; the output is flat (B * width,). Every batch of rows is listed first, columns and
-numbers, one row after the other. There is none for whole rows, which BLAS multiplies quicker.
+numbers, one row after the other.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ from recsparse.kernels.bits import data_pointer, load64, popcount, read, write
 from recsparse.kernels.combinations import CHUNK
 from recsparse.kernels.decode import decode
 from recsparse.kernels.lanes import BYTE, EIGHT, LANES, WORDS, constant, has, load, order_of, splat, store
-from recsparse.kernels.locate import locate_bitmap, locate_blocks, locate_combination, locate_list
+from recsparse.kernels.locate import locate_bitmap, locate_blocks, locate_combination, locate_full, locate_list
 
 WIDE = 64
 """Columns of a product that are summed at one time: four registers of AVX-512, eight of AVX2."""
@@ -146,6 +146,20 @@ def _places_of_ones(builder: Any) -> Any:
 
 
 @nb.njit(forceinline=True, cache=True, error_model="numpy")
+def list_whole(  # type: ignore[no-untyped-def]
+    batch, end, n_numbers, codes, kind, row_scales, lattice, numbers, places, columns
+):  # fmt: skip
+    """List a batch's rows, of which every entry is stored."""
+    start = np.int64(0)
+    for i in range(batch, end):
+        row, first, n, _ = place_of(i, places)
+        for column in range(n):
+            columns[np.uint64(start + column)] = column
+        decode(codes, kind, first, n, n_numbers, row_factor(row, row_scales, lattice), numbers, start)
+        start += n
+
+
+@nb.njit(forceinline=True, cache=True, error_model="numpy")
 def list_masked(  # type: ignore[no-untyped-def]
     batch, end, chunk, n_numbers, codes, kind, row_scales, lattice, dim, numbers, places, columns
 ):  # fmt: skip
@@ -197,6 +211,23 @@ def list_packed(  # type: ignore[no-untyped-def]
             continue
         decode(codes, kind, first, n, n_numbers, row_factor(row, row_scales, lattice), numbers, start)
         start += n
+    return outside
+
+
+@nb.njit(nogil=True, cache=True, error_model="numpy", _nrt=False)
+def multiply_full(  # type: ignore[no-untyped-def]
+    ids, n_rows, n_stored, remap, counters, n_numbers, codes, kind, row_scales, lattice, column_scales, flat, dim,
+    found, basis, numbers, places, columns,
+):  # fmt: skip
+    """Every entry of a stored row is stored."""
+    outside = 0
+    for batch in range(0, len(ids), BATCH):
+        end = min(batch + BATCH, len(ids))
+        outside += locate_full(
+            batch, end, ids, n_rows, n_stored, remap, counters, n_numbers, codes, kind, row_scales, dim, found, places
+        )
+        list_whole(batch, end, n_numbers, codes, kind, row_scales, lattice, numbers, places, columns)
+        multiply_rows(batch, end, dim, column_scales, basis, flat, numbers, places, columns)
     return outside
 
 

@@ -53,9 +53,9 @@ class Support(ABC):
         """The kernel of :mod:`recsparse.kernels.gather` that reads it."""
 
     @property
+    @abstractmethod
     def product_kernel(self) -> Any:
-        """The kernel of :mod:`recsparse.kernels.multiply`, None where BLAS is quicker."""
-        return None
+        """The kernel of :mod:`recsparse.kernels.multiply` that multiplies it."""
 
     @property
     def header(self) -> Header:
@@ -94,6 +94,11 @@ class Full(Support):
     def kernel(self) -> Any:
         """Plain rows."""
         return gather.gather_full
+
+    @property
+    def product_kernel(self) -> Any:
+        """Every column is listed."""
+        return multiply.multiply_full
 
     def tensors(self) -> Tensors:
         """Nothing is stored."""

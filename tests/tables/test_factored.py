@@ -30,7 +30,7 @@ def mask_for(layout, rows, m, density, rng):
 
 @settings(deadline=None)
 @given(
-    layout=st.sampled_from(["rows", "bitmap", "block", "ell", "csr", "combination"]),
+    layout=st.sampled_from(["dense", "rows", "bitmap", "block", "ell", "csr", "combination"]),
     value_type=st.sampled_from(["fp32", "bf16", "int8", "int5"]),
     scales=st.sampled_from(["row", "column"]),
     m=st.sampled_from([1, 6, 64, 100, 130, 300]),
@@ -42,8 +42,18 @@ def mask_for(layout, rows, m, density, rng):
 def test_a_lookup_is_the_row_of_the_product(layout, value_type, scales, m, dim, density, remap, mean):
     rng = np.random.default_rng(m + dim)
     mask = mask_for(layout, 70, m, density, rng)
-    stored = {"value_type": value_type, "scales": scales, "fallback": "mean" if mean and mask.kept else "zero"}
-    sparse = pack(rng.standard_normal((70, m)), mask, layout=layout, remap=remap or layout == "rows", **stored)
+    stored = {
+        "value_type": value_type,
+        "scales": scales,
+        "fallback": "mean" if mean and mask.row_counts.all() else "zero",
+    }
+    sparse = pack(
+        rng.standard_normal((70, m)),
+        mask,
+        layout=layout,
+        remap=layout == "rows" or (remap and layout != "dense"),
+        **stored,
+    )
     table = FactoredTable(sparse, pack(rng.standard_normal((m, dim)), layout="dense"))
     ids = rng.integers(-2, 73, 150)
     expected = sparse.lookup(ids).astype(np.float64) @ table.basis.to_dense()
