@@ -257,7 +257,7 @@ def _seconds(work: Callable[[], Any]) -> float:
 def main() -> None:
     """Measure all, print, and write the JSON."""
     rng = np.random.default_rng(0)
-    repeats = 200
+    repeats = 600
     with TemporaryDirectory() as directory:
         ten_million = large(rng, 20, directory)
     result = {
