@@ -48,7 +48,7 @@ def scan(directory: Path, rank: int, world: int) -> Contents:
 
     Raises:
         DataError: on every rank, naming the rank, feature and value, if an item id is out of range, ids do not ascend
-            within a user, or a row group's users are not those that follow the one before.
+            within a user, a value is negative, or a row group's users are not those that follow the one before.
     """
     with agreed():
         counts = read_info(directory)["counts"]
@@ -85,6 +85,12 @@ def _check(group: RowGroup, piece: Users, shape: tuple[int, int]) -> None:
         entry = int(np.flatnonzero(steps)[0])
         user = piece.first + int(np.searchsorted(piece.indptr, entry, side="right")) - 1
         raise DataError(f"{where}: the items of user {user} do not ascend at item {piece.items[entry + 1]}.")
+    if (piece.values < 0).any():
+        entry = int(np.argmax(piece.values < 0))
+        raise DataError(
+            f"{where}: the value {piece.values[entry]} of item {piece.items[entry]} is negative, and training takes "
+            "every interaction as liked; drop such interactions."
+        )
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from recsparse.interactions.split import Holdout
 from recsparse.models.alternation import Alternation, Learned
 from recsparse.models.checkpoint import training_digest
 from recsparse.models.factors import FactorModel
+from recsparse.models.histories import check_not_negative
 from recsparse.models.least_squares import SPARSE_ENOUGH, Dense, Factors, ImplicitLoss, Sides, rotated
 from recsparse.models.settings import check_choice, check_epochs, check_number, check_whole
 from recsparse.models.sparse_start import first_users, varimax
@@ -28,6 +29,7 @@ OnEpoch = Callable[[int, float | None], None]
 """Called after each epoch with its number from 1 and the validation metric, None where there is no validation."""
 
 CG_STEPS = 2
+VALUES = "iALS takes values as weights; drop such interactions or map them to weights"
 _ROUNDS = 3
 
 
@@ -331,7 +333,8 @@ class IALS(FactorModel):
         return vector
 
     def _weighted(self, histories: sp.csr_array) -> sp.csr_array:
-        """The weights of observed pairs (B, I): their values by the degrees of user and item."""
+        """The weights of observed pairs (B, I): their values by the degrees of user and item; none may be negative."""
+        check_not_negative(histories, VALUES)
         if self.degree_power == 0:
             return histories
         if getattr(self, "_degrees", (None,))[0] is not self.history_:
@@ -364,4 +367,4 @@ class IALS(FactorModel):
                 f"The recipe's criterion is {kind}, but the gradient is zero where iALS has solved for its items, and "
                 "rounding would decide; take magnitude or loss-increase."
             )
-        interactions.check_not_negative("iALS takes values as weights; drop such interactions or map them to weights")
+        interactions.check_not_negative(VALUES)

@@ -17,6 +17,7 @@ from recsparse.kernels.sgd import Settings, Side
 from recsparse.models.alignment import aligned_users, closest_map
 from recsparse.models.checkpoint import Arrays, read_checkpoint, training_digest, write_checkpoint
 from recsparse.models.factors import FactorModel
+from recsparse.models.histories import check_not_negative
 from recsparse.models.least_squares import ImplicitLoss
 from recsparse.models.lightgcn import propagate
 from recsparse.models.pruners import ITEMS, USERS, Pruners
@@ -30,6 +31,7 @@ from recsparse.tensors import load_tensors, save_tensors
 
 USER_TABLE, FOLD_IN = "user_table.safetensors", "fold_in.safetensors"
 
+VALUES = "MF takes every interaction as liked, whatever its value; drop such interactions"
 _MOST_COLUMNS = 1 << 16
 
 Kepts = tuple[Mask | None, Mask | None]
@@ -343,6 +345,7 @@ class MF(FactorModel):
         return queries
 
     def _fold_in(self, histories: sp.csr_array) -> Floats:
+        check_not_negative(histories, VALUES)
         queries: Floats = self._regress(histories) @ self.fold_in_map_
         return queries
 
@@ -371,9 +374,7 @@ class MF(FactorModel):
         self.fold_in_map_ = load_tensors(directory / FOLD_IN, "map")["map"]
 
     def _check(self, interactions: Interactions) -> None:
-        interactions.check_not_negative(
-            "MF takes every interaction as liked, whatever its value; drop such interactions"
-        )
+        interactions.check_not_negative(VALUES)
         for name, allowed in (
             ("loss", LOSSES),
             ("optimiser", OPTIMISERS),

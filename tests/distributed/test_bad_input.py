@@ -18,12 +18,13 @@ from recsparse.interactions import Interactions, write
 from recsparse.interactions import store as storage
 
 
-def in_many_groups(directory: Path, monkeypatch: pytest.MonkeyPatch, item: int | None = None) -> Path:
-    """A dataset in row groups of very different sizes; with ``item``, the last one names an item that is not there."""
+def in_many_groups(directory: Path, monkeypatch: pytest.MonkeyPatch, item: int | None = None, value: float = 1) -> Path:
+    """A dataset in row groups of very different sizes; the last one has the ``value``, and may name any ``item``."""
     counts = [1, 30, 2, 0, 1, 25, 3, 1]
     indptr = np.concatenate([[0], np.cumsum(counts)])
     indices = np.concatenate([np.arange(count) for count in counts]).astype(np.int32)
-    matrix = sp.csr_array((np.ones(len(indices), np.float32), indices, indptr), shape=(len(counts), 40))
+    values = np.append(np.ones(len(indices) - 1, np.float32), np.float32(value))
+    matrix = sp.csr_array((values, indices, indptr), shape=(len(counts), 40))
     monkeypatch.setattr(storage, "GROUP_ENTRIES", 4)
     write(Interactions.from_csr(matrix), directory)
     if item is not None:
@@ -53,6 +54,7 @@ def test_every_rank_refuses_with_the_same_words(
     shard = next((tmp_path / "lacks" / "checkpoints" / "step-00000006").glob("shard-00002*"))
     shard.unlink()
     wrong = in_many_groups(tmp_path / "wrong", monkeypatch, item=99)
+    disliked = in_many_groups(tmp_path / "disliked", monkeypatch, value=-2)
     expected = {
         "rank 1 has another configuration than rank 0": [settings, settings | {"learning_rate": 0.1}],
         "rank 1 has another data set than rank 0": [settings, settings | {"data": str(copy)}],
@@ -60,6 +62,7 @@ def test_every_rank_refuses_with_the_same_words(
         "checkpoint of another model": [saved | {"dim": 8, "output": str(tmp_path / "alien")}],
         "holds a run of other settings": [saved | {"dim": 8, "output": str(tmp_path / "alien run")}],
         r"rank 1: .*row group 7: item 99 is out of range, there are 40 items": [settings | {"data": str(wrong)}],
+        r"rank 0: .*row group 4: the value -2.0 of item 0 is negative": [settings | {"data": str(disliked)}],
         "rank 1: .*absent is not a dataset directory|rank 1: .*absent": [settings, settings | {"data": "absent"}],
         "2 ranks for 1 streams": [settings | {"streams": 1}],
         "Blocks of 7 x 4 do not tile": [
