@@ -167,7 +167,8 @@ def as_singles(_: Any, builder: Any, numbers: Any, __: Any) -> Any:
 def as_halves(context: Any, builder: Any, numbers: Any, _: Any) -> Any:
     """Finite float16: one instruction, or fields shifted into place and the exponent mended by a product."""
     if has(context, "f16c"):
-        return builder.fpext(builder.bitcast(numbers, ir.VectorType(ir.HalfType(), LANES)), SINGLES)
+        shorts = builder.trunc(numbers, ir.VectorType(SHORT, LANES))  # eights come sign-extended
+        return builder.fpext(builder.bitcast(shorts, ir.VectorType(ir.HalfType(), LANES)), SINGLES)
     words = builder.zext(numbers, WORDS)
     magnitude = builder.shl(builder.and_(words, constant(WORDS, 0x7FFF)), constant(WORDS, 13))
     scaled = builder.fmul(builder.bitcast(magnitude, SINGLES), constant(SINGLES, 2.0**112))

@@ -72,11 +72,12 @@ def test_each_number_goes_to_its_one(page, name, word, after, to, factor, data):
 
 
 @pytest.mark.skipif(not llvmlite.binding.get_host_cpu_features().get("avx2"), reason="cannot run AVX2 code")
-def test_with_avx2_alone(tmp_path):
+@pytest.mark.parametrize("features", ["", "+f16c"])  # without and with an instruction that widens halves
+def test_with_avx2_alone(tmp_path, features):
     if "NUMBA_CPU_NAME" in os.environ:
         pytest.skip("already compiling for another processor")
     tests = [f"{os.path.dirname(__file__)}/test_{name}.py" for name in ("expansion", "combinations", "multiply")]
-    only = {"NUMBA_CPU_NAME": "x86-64-v3", "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": str(tmp_path)}
+    only = {"NUMBA_CPU_NAME": "x86-64-v3", "NUMBA_CPU_FEATURES": features, "NUMBA_CACHE_DIR": str(tmp_path)}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
     run = subprocess.run(command, env=os.environ | only, check=False, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
