@@ -153,6 +153,8 @@ def list_whole(  # type: ignore[no-untyped-def]
     start = np.int64(0)
     for i in range(batch, end):
         row, first, n, _ = place_of(i, places)
+        if n == 0:
+            continue
         for column in range(n):
             columns[np.uint64(start + column)] = column
         decode(codes, kind, first, n, n_numbers, row_factor(row, row_scales, lattice), numbers, start)
@@ -198,6 +200,8 @@ def list_packed(  # type: ignore[no-untyped-def]
     start = np.int64(0)
     for i in range(batch, end):
         row, first, n, _ = place_of(i, places)
+        if n == 0:
+            continue
         left = np.int64(0)  # columns to the right of each, or'ed; negative if there is one past the last
         bit = first * column_width
         for j in range(start, start + n):

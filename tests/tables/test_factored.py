@@ -1,6 +1,7 @@
 """Low-rank x sparse tables: every lookup is the product's row, whatever S is stored as."""
 
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from recsparse.errors import DataError, FormatError
 from recsparse.tables import FactoredTable, Mask, load_table, pack, save_table
+from recsparse.tables.bits import frozen
 from recsparse.tables.storage import read_tensors
 from tests.tables.damage import damage
 
@@ -77,6 +79,16 @@ def test_lookups_in_a_damaged_s_are_refused_or_stay_inside(tmp_path, layout):
             except FormatError:
                 refused += 1
     assert refused
+
+
+@pytest.mark.parametrize("layout", ["rows", "bitmap", "csr", "combination"])
+def test_rows_that_damaged_counters_place_before_the_first_are_zeros(layout):
+    sparse = pack(np.pad(VALUES, ((0, 1000), (0, 0))), layout=layout, value_type="int8", remap=True)
+    counters = sparse.remap.counters.astype(np.uint64)  # as of tables of more than 2^32 rows
+    counters[:-1] = 2**64 - 2**40
+    damaged = replace(sparse, remap=replace(sparse.remap, counters=frozen(counters)))
+    table = FactoredTable(damaged, pack(RNG.standard_normal((32, 20))))
+    assert not table.lookup(np.arange(100)).any()
 
 
 @pytest.mark.parametrize("layout", ["csr", "bitmap"])
