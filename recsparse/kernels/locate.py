@@ -225,7 +225,7 @@ def subsets_of(  # type: ignore[no-untyped-def]
     after = half & 1
     before = (row & (GROUP // 2 - 1)) * chunks
     group = np.uint64((half + 1) >> 1)  # the nearer start is the next group's in a group's second half
-    if np.int64(group) * GROUP >= n_stored:  # there is none
+    if (half + 1) * (GROUP // 2) >= n_stored:  # there is none, or fewer words than chunks
         half -= after
         before += after * 8 * chunks
         group -= np.uint64(after)

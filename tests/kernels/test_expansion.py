@@ -1,6 +1,5 @@
 """Numbers spread over a mask: each one where it belongs, bit for bit, and none read after the last."""
 
-import ctypes
 import mmap
 import os
 import subprocess
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 
 from recsparse.kernels import expansion
 from recsparse.kernels.lanes import LANES
+from tests.guard import guarded
 
 KINDS = {
     "singles": (expansion.expand_singles, np.float32, LANES),
@@ -41,11 +41,7 @@ CALLS = {name: calling(expand) for name, (expand, *_) in KINDS.items()}
 @pytest.fixture(scope="module")
 def page():
     """A page of bytes before one that must not be read."""
-    size = mmap.PAGESIZE
-    memory = mmap.mmap(-1, 2 * size)
-    pages = np.frombuffer(memory, dtype=np.uint8)
-    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(pages.ctypes.data + size), size, 0) == 0
-    return pages[:size]
+    return guarded(np.zeros(mmap.PAGESIZE, dtype=np.uint8))
 
 
 @pytest.mark.parametrize("name", KINDS)
