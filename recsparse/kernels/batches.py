@@ -145,7 +145,7 @@ def admit(i, row, start, n, fits, n_numbers, dim, kind, codes, row_scales, place
 
     The row is noted as -1 then, as one that is not stored.
     """
-    inside = fits and start >= 0 and start + n <= n_numbers and n <= dim
+    inside = fits and 0 <= start <= n_numbers - n and n <= dim  # a start of 2^63 - 1 would pass as start + n
     n = n if inside else np.int64(0)
     found[np.uint64(i)] = n > 0
     at = np.uint64(i & (BATCH - 1)) * np.uint64(PLACE)

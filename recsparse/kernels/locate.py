@@ -297,7 +297,7 @@ def locate_combination(  # type: ignore[no-untyped-def]
                     row, n_stored, chunks, width, per_row, counts, count_width, starts, subset_starts,
                     subset_numbers, subset_bits, pair_sums,
                 )  # fmt: skip
-            fits = at >= 0 and at + size <= n_bits
+            fits = 0 <= at <= n_bits - size
             places[np.uint64(i & (BATCH - 1)) * np.uint64(PLACE) + np.uint64(3)] = at
         outside += admit(i, row, start, n, fits, n_numbers, dim, kind, codes, row_scales, places, found)
     if chunks == 1:
