@@ -39,4 +39,5 @@ class KernelLocator:
         return None
 
 
-CacheImpl._locator_classes.insert(0, KernelLocator)
+if hasattr(CacheImpl, "_locator_classes"):  # not numba's public interface
+    CacheImpl._locator_classes.insert(0, KernelLocator)

@@ -11,6 +11,7 @@ from recsparse.tables.arrays import like
 from recsparse.tables.fallback import Ids
 from recsparse.tables.mask import Counts
 from recsparse.tables.packed import PackedTable
+from recsparse.tables.supports import Full
 from recsparse.tables.table import BLOCK_BYTES, Table
 from recsparse.tables.values import Floats
 
@@ -81,7 +82,8 @@ class FactoredTable(Table):
         return self.sparse.row_counts()
 
     def _gather(self, ids: Ids, out: Floats) -> None:
-        if self.sparse.layout == "dense":  # BLAS takes half the time of sums of all rows of the basis
+        whole = isinstance(self.sparse.support, Full)
+        if whole and 2 * self.sparse.stored_rows > self.shape[0]:  # BLAS multiplies whole rows in half the time
             self._multiply_dense(ids, out)
             return
         found = self.sparse._multiply(ids, self._flat_basis, out)
