@@ -18,11 +18,14 @@ from recsparse.kernels.batches import BATCH, drop, mask_at, place_of, row_factor
 from recsparse.kernels.bits import data_pointer, load64, popcount, read, write
 from recsparse.kernels.combinations import CHUNK
 from recsparse.kernels.decode import decode
-from recsparse.kernels.lanes import BYTE, EIGHT, LANES, WORDS, constant, has, load, order_of, splat, store
+from recsparse.kernels.lanes import BYTE, EIGHT, LANES, WORDS, constant, has, load, mask_of, order_of, splat, store
 from recsparse.kernels.locate import locate_bitmap, locate_blocks, locate_combination, locate_full, locate_list
 
 WIDE = 64
 """Columns of a product that are summed at one time: four registers of AVX-512, eight of AVX2."""
+
+MANY = 8
+"""Columns a row, on average, from which masks list them sooner than one after the other."""
 
 
 def _weighted_sum(lanes: int) -> Any:
@@ -191,25 +194,51 @@ def list_masked(  # type: ignore[no-untyped-def]
 
 
 @nb.njit(forceinline=True, cache=True, error_model="numpy")
+def unpack_columns(packed, first, n, width, dim, columns, start):  # type: ignore[no-untyped-def]
+    """List a row's ``n`` columns, packed in ``width`` bits each; whether all of them are there."""
+    mask = (np.uint64(1) << np.uint64(width)) - np.uint64(1)
+    left = np.int64(0)  # columns to the right of each, or'ed; negative if there is one past the last
+    bit = first * width
+    for j in range(start, start + n):
+        column = (load64(packed, bit >> 3) >> np.uint64(bit & 7)) & mask
+        columns[np.uint64(j)] = column
+        left |= dim - 1 - np.int64(column)
+        bit += width
+    return left >= 0
+
+
+@nb.njit(forceinline=True, cache=True, error_model="numpy")
+def unpack_many_columns(packed, first, n, width, dim, columns, start):  # type: ignore[no-untyped-def]
+    """:func:`unpack_columns` of at most 7 bits by way of masks, sixteen at a time."""
+    listed = start
+    for chunk in range(0, dim, CHUNK):
+        ones = np.uint64(0)
+        for done in range(0, n, LANES):
+            ones |= mask_of(packed, (first + done) * width, width, n - done, chunk)
+        ones &= ~np.uint64(0) >> np.uint64(CHUNK - min(CHUNK, dim - chunk))
+        list_ones(ones, chunk, columns, listed)
+        listed += popcount(ones)
+    return listed == start + n
+
+
+@nb.njit(forceinline=True, cache=True, error_model="numpy")
 def list_packed(  # type: ignore[no-untyped-def]
-    batch, end, packed, column_width, n_numbers, codes, kind, row_scales, lattice, dim, numbers, places, columns
+    batch, end, n_stored, packed, column_width, n_numbers, codes, kind, row_scales, lattice, dim, numbers, places,
+    columns,
 ):  # fmt: skip
     """List a batch's rows, whose places are noted and columns packed; returns how many lead outside."""
-    mask = (np.uint64(1) << np.uint64(column_width)) - np.uint64(1)
+    many = column_width <= 7 and n_numbers > MANY * n_stored
     outside = 0
     start = np.int64(0)
     for i in range(batch, end):
         row, first, n, _ = place_of(i, places)
         if n == 0:
             continue
-        left = np.int64(0)  # columns to the right of each, or'ed; negative if there is one past the last
-        bit = first * column_width
-        for j in range(start, start + n):
-            column = (load64(packed, bit >> 3) >> np.uint64(bit & 7)) & mask
-            columns[np.uint64(j)] = column
-            left |= dim - 1 - np.int64(column)
-            bit += column_width
-        if left < 0:
+        if many and first + n + LANES <= n_numbers:
+            inside = unpack_many_columns(packed, first, n, column_width, dim, columns, start)
+        else:
+            inside = unpack_columns(packed, first, n, column_width, dim, columns, start)
+        if not inside:
             outside += 1
             drop(i, places)
             continue
@@ -289,8 +318,9 @@ def multiply_list(  # type: ignore[no-untyped-def]
             packed, column_width, n_numbers, codes, kind, row_scales, dim, found, places,
         )  # fmt: skip
         outside += list_packed(
-            batch, end, packed, column_width, n_numbers, codes, kind, row_scales, lattice, dim, numbers, places, columns
-        )
+            batch, end, n_stored, packed, column_width, n_numbers, codes, kind, row_scales, lattice, dim, numbers,
+            places, columns,
+        )  # fmt: skip
         multiply_rows(batch, end, dim, column_scales, basis, flat, numbers, places, columns)
     return outside
 
