@@ -1,4 +1,4 @@
-"""Numbers spread over the ones of a mask: one instruction of AVX-512, a permutation every eight lanes with AVX2."""
+"""Numbers spread over the ones of a mask: one instruction of AVX-512, else a permutation every eight lanes."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -23,8 +23,10 @@ from recsparse.kernels.lanes import (
     as_halves,
     as_singles,
     constant,
+    joined,
     lacks,
     load,
+    on_arm,
     order_of,
     permute,
     store,
@@ -65,15 +67,34 @@ def _places(builder: Any, mask: Any) -> Any:
     return builder.sext(load(builder, entry, ir.VectorType(BYTE, EIGHT)), EIGHT_WORDS)
 
 
-def _permute_eights(builder: Any, source: Any, bits: Any) -> Iterator[Any]:
+def _look_up(builder: Any, numbers: Any, places: Any) -> Any:
+    """``numbers[places]`` of eight words, 0 for place -1, by NEON, which looks up bytes; LLVM does not find it."""
+    bytes_, four = ir.VectorType(BYTE, 2 * EIGHT), ir.VectorType(WORDS.element, EIGHT // 2)
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(bytes_, [bytes_] * 3), "llvm.aarch64.neon.tbl2.v16i8"
+    )
+    places = builder.mul(places, constant(EIGHT_WORDS, 0x04040404))
+    places = builder.add(places, constant(EIGHT_WORDS, 0x03020100))
+    low, high, *halves = (
+        builder.bitcast(builder.shuffle_vector(words, words, order_of(four, first)), bytes_)
+        for words in (numbers, places)
+        for first in (0, four.count)
+    )
+    return joined(builder, [builder.bitcast(builder.call(function, [low, high, half]), four) for half in halves])
+
+
+def _permute_eights(context: Any, builder: Any, source: Any, bits: Any) -> Iterator[Any]:
     """:func:`_expand_load` for integers, sign-extended; reads beyond what it spreads, but no more numbers than bits."""
     zeros, halves = constant(EIGHT_WORDS, 0), []
     for first in range(0, bits.type.width, EIGHT):
         mask = builder.trunc(builder.lshr(bits, ir.Constant(bits.type, first)), BYTE)
         numbers = builder.sext(load(builder, source, ir.VectorType(source.type.pointee, EIGHT)), EIGHT_WORDS)
         places = _places(builder, mask)
-        none = builder.icmp_signed("<", places, zeros)
-        halves.append(builder.select(none, zeros, permute(builder, numbers, places)))
+        if on_arm(context):
+            halves.append(_look_up(builder, numbers, places))
+        else:
+            none = builder.icmp_signed("<", places, zeros)
+            halves.append(builder.select(none, zeros, permute(builder, numbers, places)))
         source = builder.gep(source, [builder.zext(builder.ctpop(mask), ir.IntType(64))])
     for low, high in zip(halves[::2], halves[1::2], strict=True):
         yield builder.shuffle_vector(low, high, order_of(WORDS))
@@ -100,14 +121,14 @@ def _expander(stored: Any, convert: Convert, meaning: str, columns: int = LANES)
                     place = builder.gep(target, [ir.Constant(long, part * LANES)])
                     store(builder, convert(context, builder, numbers, factor), place)
 
-            if not lacks(context, feature):
+            if not (lacks(context, feature) or on_arm(context)):
                 write(_expand_load(builder, source, bits))
                 return context.get_dummy_value()
             last = builder.mul(builder.add(at, ir.Constant(long, columns)), ir.Constant(long, integer.width))
             end = builder.mul(array.nitems, ir.Constant(long, signature.args[0].dtype.bitwidth))
             with builder.if_else(builder.icmp_signed("<=", last, end)) as (inside, near_the_end):
                 with inside:
-                    write(_permute_eights(builder, builder.bitcast(source, integer.as_pointer()), bits))
+                    write(_permute_eights(context, builder, builder.bitcast(source, integer.as_pointer()), bits))
                 with near_the_end:
                     write(_expand_load(builder, source, bits))
             return context.get_dummy_value()

@@ -83,6 +83,11 @@ def lacks(context: Any, feature: str) -> bool:
     return context.codegen().magic_tuple()[0].startswith("x86") and not has(context, feature)
 
 
+def on_arm(context: Any) -> bool:
+    """Whether what is being made is for a 64-bit ARM processor, all of which have NEON."""
+    return context.codegen().magic_tuple()[0].startswith(("aarch64", "arm64"))  # type: ignore[no-any-return]
+
+
 def permute(builder: Any, entries: Any, places: Any) -> Any:
     """``entries[places]``, of a power of two of them; places wrap around. One instruction where LLVM knows one."""
     word = ir.IntType(32)
@@ -166,7 +171,7 @@ def as_singles(_: Any, builder: Any, numbers: Any, __: Any) -> Any:
 
 def as_halves(context: Any, builder: Any, numbers: Any, _: Any) -> Any:
     """Finite float16: one instruction, or fields shifted into place and the exponent mended by a product."""
-    if has(context, "f16c"):
+    if has(context, "f16c") or on_arm(context):
         shorts = builder.trunc(numbers, ir.VectorType(SHORT, LANES))  # eights come sign-extended
         return builder.fpext(builder.bitcast(shorts, ir.VectorType(ir.HalfType(), LANES)), SINGLES)
     words = builder.zext(numbers, WORDS)
