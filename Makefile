@@ -17,7 +17,7 @@ endif
 # Spark's workers start `python3` unless they are told.
 export PYSPARK_PYTHON ?= $(abspath $(RUN))
 
-.PHONY: help demo test test-slow test-spark lint format constraints wheel release-check docs clean
+.PHONY: help demo test coverage test-slow test-spark lint format constraints wheel release-check docs clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -26,6 +26,9 @@ demo: $(VENV)/.installed ## install, then the main job on MovieLens-100K, into r
 	$(VENV)/bin/recsparse run pipelines/ml-100k.toml
 
 test: lint ## install, lint, type-check, and all tests but the slow ones
+	$(PYTEST) $(PYTEST_FLAGS) -m "not slow"
+
+coverage: $(VENV)/.installed-dev ## the same tests with the lines they do not reach, which takes half as long again
 	$(PYTEST) $(PYTEST_FLAGS) -m "not slow" --cov --cov-report=term:skip-covered
 
 test-slow: $(VENV)/.installed-dev ## the tests that take longer than half a minute
