@@ -18,6 +18,28 @@ ITEM = "item_id"
 Rows = npt.NDArray[np.int64]
 
 
+def check_not_negative(
+    matrix: sp.csr_array, why: str, users: pa.ChunkedArray | None = None, items: pa.ChunkedArray | None = None
+) -> None:
+    """Refuse a negative value; ``why`` says what a model takes values as, and what to do.
+
+    Args:
+        matrix: users x items.
+        why: the rest of the sentence.
+        users: their ids; row numbers by default.
+        items: likewise.
+
+    Raises:
+        DataError: there is one.
+    """
+    if (matrix.data < 0).any():
+        entry = int(np.argmax(matrix.data < 0))
+        row, column = int(np.searchsorted(matrix.indptr, entry, side="right")) - 1, int(matrix.indices[entry])
+        user = f"history {row}" if users is None else f"user {users[row].as_py()!r}"
+        item = f"item row {column}" if items is None else f"item {items[column].as_py()!r}"
+        raise DataError(f"The value {matrix.data[entry]} of {user} and {item} is negative, and {why}.")
+
+
 @dataclass(frozen=True, eq=False)
 class Interactions:
     """A users x items matrix ``X`` in CSR form, which owns the original ids.
@@ -54,8 +76,9 @@ class Interactions:
                 raise DataError(f"The {name} table has {table.num_rows} rows, the matrix {count} {name}.")
         if not np.isfinite(self.matrix.data).all():
             where = int(np.argmin(np.isfinite(self.matrix.data)))
+            user = int(np.searchsorted(self.matrix.indptr, where, side="right")) - 1
             raise DataError(
-                f"The value {self.matrix.data[where]} of user {self._user_of(where)!r} is not finite; "
+                f"The value {self.matrix.data[where]} of user {self.users[USER][user].as_py()!r} is not finite; "
                 "remove it or give it a number."
             )
         low, high = (int(edge) for edge in (self.matrix.indices.min(initial=0), self.matrix.indices.max(initial=-1)))
@@ -71,22 +94,9 @@ class Interactions:
         if self.times is not None and len(self.times) != self.matrix.nnz:
             raise DataError(f"There are {len(self.times)} times for {self.matrix.nnz} interactions.")
 
-    def _user_of(self, entry: int) -> Any:
-        return self.users[USER][int(np.searchsorted(self.matrix.indptr, entry, side="right")) - 1].as_py()
-
     def check_not_negative(self, why: str) -> None:
-        """Refuse a negative value; ``why`` says what a model takes values as, and what to do.
-
-        Raises:
-            DataError: there is one.
-        """
-        if (self.matrix.data < 0).any():
-            where = int(np.argmax(self.matrix.data < 0))
-            item = self.items[ITEM][int(self.matrix.indices[where])].as_py()
-            raise DataError(
-                f"The value {self.matrix.data[where]} of user {self._user_of(where)!r} and item {item!r} is negative, "
-                f"and {why}."
-            )
+        """:func:`check_not_negative` of the matrix, with the ids."""
+        check_not_negative(self.matrix, why, self.users[USER], self.items[ITEM])
 
     @classmethod
     def from_csr(cls, matrix: Any) -> Self:

@@ -22,17 +22,15 @@ PLACE = 4
 """Words noted of each row of a batch, besides its masks and their ones."""
 
 
-def workspace(dim: int) -> tuple[Floats, npt.NDArray[np.int64]]:
-    """Room for one row's numbers, and for notes on a batch of rows."""
+def workspace(dim: int, rows: int = 1) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """Room for the numbers of one row or more, and for notes on a batch of rows."""
     words = BATCH * (PLACE + 2 * -(-dim // CHUNK))
-    return np.empty(dim + SLACK, dtype=np.float32), np.zeros(words, dtype=np.int64)
+    return np.empty(rows * dim + SLACK, dtype=np.float32), np.zeros(words, dtype=np.int64)
 
 
 def listing_workspace(dim: int) -> tuple[Floats, npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
-    """Room for a batch of rows' numbers, for notes on it, and for the numbers' columns."""
-    _, notes = workspace(dim)
-    n = BATCH * dim
-    return np.empty(n + SLACK, dtype=np.float32), notes, np.empty(n + CHUNK, dtype=np.uint32)
+    """:func:`workspace` for a batch of rows' numbers, and room for their columns."""
+    return *workspace(dim, BATCH), np.empty(BATCH * dim + CHUNK, dtype=np.uint32)
 
 
 @nb.njit(forceinline=True, cache=True, error_model="numpy")

@@ -11,12 +11,11 @@ import scipy.sparse as sp
 from sklearn.utils.validation import check_is_fitted
 
 from recsparse.errors import ConfigError, DivergenceError
-from recsparse.interactions.interactions import Interactions
+from recsparse.interactions.interactions import Interactions, check_not_negative
 from recsparse.interactions.split import Holdout
 from recsparse.models.alternation import Alternation, Learned
 from recsparse.models.checkpoint import training_digest
 from recsparse.models.factors import FactorModel
-from recsparse.models.histories import check_not_negative
 from recsparse.models.least_squares import SPARSE_ENOUGH, Dense, Factors, ImplicitLoss, Sides, rotated
 from recsparse.models.settings import check_choice, check_epochs, check_number, check_whole
 from recsparse.models.sparse_start import first_users, varimax

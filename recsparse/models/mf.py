@@ -11,13 +11,12 @@ import pyarrow as pa
 import scipy.sparse as sp
 
 from recsparse.errors import ConfigError, DivergenceError
-from recsparse.interactions.interactions import Interactions, Rows
+from recsparse.interactions.interactions import Interactions, Rows, check_not_negative
 from recsparse.interactions.split import Holdout
 from recsparse.kernels.sgd import Settings, Side
 from recsparse.models.alignment import aligned_users, closest_map
 from recsparse.models.checkpoint import Arrays, read_checkpoint, training_digest, write_checkpoint
 from recsparse.models.factors import FactorModel
-from recsparse.models.histories import check_not_negative
 from recsparse.models.least_squares import ImplicitLoss
 from recsparse.models.lightgcn import propagate
 from recsparse.models.pruners import ITEMS, USERS, Pruners

@@ -1,11 +1,13 @@
-"""Repacking: what is stored of an item table, and what answers for the rest, go over to the other value type."""
+"""Repacking takes over what is stored and what answers for the rest; histories are held to what fitting asks."""
 
 import numpy as np
 import pytest
 
-from recsparse.models import MF
+from recsparse.errors import DataError
+from recsparse.models import IALS, MF, LowRankIALS
 from recsparse.tables import Mask, PackedTable, ShardedTable, pack
 from recsparse.tables.fallback import Mean
+from tests.models.known import checkerboard_matrix
 
 STORED = np.array([True, False, True, False, False, True, True])
 VALUES = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
@@ -54,3 +56,15 @@ def test_a_fallback_of_zeros_needs_no_vector() -> None:
 def test_answers_that_are_not_one_vector_become_rows() -> None:
     table = shards(np.array([0, 0, 0, 1], dtype=np.float32), np.array([1, 0, 0, 0], dtype=np.float32))
     np.testing.assert_array_equal(repacked(table, "fp32").to_dense(), table.to_dense())
+
+
+@pytest.mark.parametrize("model", [IALS(dim=4, epochs=1), LowRankIALS(dim=4, epochs=2), MF(dim=4, epochs=1)])
+def test_a_negative_value_in_a_history_is_refused(model: IALS | MF) -> None:
+    fitted = model.fit(checkerboard_matrix())
+    disliked = checkerboard_matrix()[:3]
+    disliked.data[-1] = -1.5
+    message = rf"value -1\.5 of history 2 and item row {disliked.indices[-1]} is negative, and (iALS|MF) takes"
+    with pytest.raises(DataError, match=message):
+        fitted.fold_in(disliked)
+    disliked.data[-1] = 1
+    assert np.isfinite(fitted.fold_in(disliked)).all()
