@@ -32,7 +32,7 @@ Pairs = dict[tuple[object, object], tuple[float, int]]
 @st.composite
 def datasets(draw: Callable[..., object], *, coarse: bool = True) -> Interactions:
     lines = frame(
-        draw(st.integers(200, 700)), draw(st.integers(20, 50)), draw(st.integers(15, 40)),
+        draw(st.integers(300, 700)), draw(st.integers(20, 50)), draw(st.integers(15, 40)),
         seed=draw(st.integers(0, 10_000)), repeats=False,
     )  # fmt: skip
     if coarse and draw(st.booleans()):
